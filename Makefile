@@ -1,0 +1,87 @@
+# make          libawq.so, libawq.a and the host application awq
+# make check    all tests;  make demo  the whole quantise-then-infer flow on the embedded model
+# make install  PREFIX=/usr/local DESTDIR=
+#
+# CC, CXX, CFLAGS, LDFLAGS and BUILD are respected.  Nothing probes the host, so CC=aarch64-linux-gnu-gcc just works.
+
+CC       ?= cc
+CXX      ?= c++
+AR       ?= ar
+BUILD    ?= build
+PREFIX   ?= /usr/local
+LIBDIR   ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+BINDIR   ?= $(PREFIX)/bin
+CFLAGS   ?= -O3 -g
+CXXFLAGS ?= -O2 -g
+
+VERSION_PART = $(shell sed -n 's/^\#define AWQ_VERSION_$(1) //p' include/awq.h)
+MAJOR   := $(call VERSION_PART,MAJOR)
+VERSION := $(MAJOR).$(call VERSION_PART,MINOR).$(call VERSION_PART,PATCH)
+SONAME  := libawq.so.$(MAJOR)
+
+WARNINGS = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+# No contraction: what the profiles promise bit for bit must not depend on the compiler's taste for FMA.
+BASE     = -std=c11 -D_GNU_SOURCE -Iinclude -MMD -MP -ffp-contract=off -fno-math-errno $(WARNINGS)
+LIBFLAGS = $(BASE) -fPIC -fvisibility=hidden -pthread
+
+LIB_SOURCES  := $(wildcard libawq/*.c libawq/*/*.c)
+LIB_OBJECTS  := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
+APP_SOURCES  := $(wildcard examples/awq/*.c)
+APP_SHIMS    := $(wildcard examples/awq/*.cc)
+APP_OBJECTS  := $(APP_SOURCES:%.c=$(BUILD)/%.o) $(APP_SHIMS:%.cc=$(BUILD)/%.o)
+LESSONS      := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
+TESTS        := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c))
+
+LIB_LIBS  = -ljansson -lz -ldl -lm
+APP_LIBS  = -ljansson -lpcre2-8 -lsentencepiece -lm -lstdc++
+
+all: $(BUILD)/libawq.so $(BUILD)/libawq.a $(BUILD)/awq $(LESSONS)
+
+# What the build needs is looked for once; .ci/deps installs it where it may and names it where it may not.
+$(BUILD)/deps.ok: .ci/deps
+	@mkdir -p $(BUILD)
+	@CC="$(CC)" sh .ci/deps
+	@touch $@
+
+$(BUILD)/libawq/%.o: libawq/%.c | $(BUILD)/deps.ok
+	@mkdir -p $(@D)
+	$(CC) $(LIBFLAGS) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+$(BUILD)/libawq.a: $(LIB_OBJECTS)
+	rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/$(SONAME): $(LIB_OBJECTS) libawq/libawq.map
+	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=libawq/libawq.map -Wl,-z,defs -Wl,-z,relro \
+	    $(CFLAGS) $(LDFLAGS) $(LIB_OBJECTS) -o $@ -pthread $(LIB_LIBS)
+
+$(BUILD)/libawq.so: $(BUILD)/$(SONAME)
+	ln -sf $(SONAME) $@
+
+$(BUILD)/examples/awq/%.o: examples/awq/%.c | $(BUILD)/deps.ok
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+$(BUILD)/examples/awq/%.o: examples/awq/%.cc | $(BUILD)/deps.ok
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -Iinclude -MMD -MP -Wall -Wextra $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+
+$(BUILD)/awq: $(APP_OBJECTS) $(BUILD)/libawq.so
+	$(CC) $(CFLAGS) $(LDFLAGS) $(APP_OBJECTS) -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN' $(APP_LIBS)
+
+$(BUILD)/examples/%: examples/%.c $(BUILD)/libawq.so
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN/..' -lm
+
+# Tests of units link the static library, where internal names can be reached.
+$(BUILD)/test/%: test/%.c $(BUILD)/libawq.a
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread -lcmocka $(LIB_LIBS)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: all clean
+.DELETE_ON_ERROR:

@@ -1,0 +1,106 @@
+/* The seam: what a device must be able to do.
+ *
+ * A backend is a versioned table of whole operations.  The core validates arguments, owns handles and files, and never
+ * looks inside a device; a backend computes, and never asks a search, a format or a file.  The CPU backend is linked in;
+ * others are shared objects that export awqi_backend_get and are loaded when a context first asks for them. */
+#ifndef AWQI_BACKEND_H
+#define AWQI_BACKEND_H
+
+#include "weight.h"
+
+/* Raised whenever this table or a struct it passes changes. */
+#define AWQI_BACKEND_ABI 1u
+
+/* What the core lends a backend that is not linked with it. */
+struct awqi_host {
+    uint32_t abi;
+    uint32_t reserved;
+    awq_status (*fail)(awq_status status, const char *format, ...);
+    void (*log)(awq_context *context, int32_t level, const char *format, ...);
+    void (*parallel_for)(awq_context *context, int64_t count, awq_task_callback task, void *user_data);
+};
+
+/* Column sums of |x| and x^2 in two-double precision, and the largest |x|: arrays of one entry per channel. */
+struct awqi_channel_sums {
+    double *abs_high, *abs_low;
+    double *square_high, *square_low;
+    double *max_abs;
+};
+
+/* Quantise w times its column scales group by group.  Outputs that are NULL are not wanted. */
+struct awqi_quantize_job {
+    const awq_tensor *w;      /* F32, F16 or BF16 [N][K], finite */
+    const float *input_scale; /* [K], or NULL for ones */
+    const float *clip;        /* [N][groups], or NULL */
+    struct awqi_quantizer quantizer;
+    uint8_t *codes;     /* [N][K], one per byte, symmetric codes plus 2^(bits-1) */
+    float *scales;      /* [N][groups], already rounded to scale_dtype */
+    uint8_t *zeros;     /* [N][groups]; 2^(bits-1) when symmetric */
+    float *dequantized; /* [N][K] = (q - z) s; divided by input_scale when 'unscale' */
+    bool unscale;
+    uint64_t clamped_scales, zero_groups; /* results */
+};
+
+/* One linear to prepare: quantised ('weight') or dense ('dense'), never both. */
+struct awqi_linear_spec {
+    const awq_weight *weight;
+    const awq_tensor *dense; /* F32, F16 or BF16 [N][K] */
+    const awq_tensor *bias;  /* [N] or NULL */
+    const awq_tuning *tuning;
+    uint32_t flags;     /* AWQ_LINEAR_* */
+    int32_t activation; /* AWQ_ACTIVATION_* */
+    int32_t kernel;     /* AWQ_KERNEL_*, forced, or AUTO */
+};
+
+/* One run, arguments checked: x, y and residual have contiguous last dimensions and 'rows' rows. */
+struct awqi_linear_job {
+    const awq_tensor *x;
+    awq_tensor *y;
+    const awq_tensor *residual;
+    const awq_tensor *norm_weight;
+    double norm_epsilon;
+    int64_t rows;
+    void *stream;
+    void *workspace; /* linear_workspace() bytes, aligned to 256 */
+};
+
+struct awqi_backend {
+    uint32_t abi; /* AWQI_BACKEND_ABI */
+    uint32_t kernels; /* version of the kernel table, which a tuning remembers */
+    const char *name;
+
+    awq_status (*open)(awq_context *context, int32_t device_id, void **device);
+    void (*close)(void *device);
+    awq_status (*get_info)(void *device, awq_device_info *info); /* struct_size set by the core */
+    awq_status (*allocate)(void *device, uint64_t size_bytes, void **memory);
+    void (*release)(void *device, void *memory);
+    awq_status (*copy)(void *device, const awq_tensor *src, awq_tensor *dst, void *stream); /* converts */
+    awq_status (*synchronize)(void *device, void *stream);
+
+    /* Add rows of x[..][channels] to the sums; weights[rows] or NULL for ones. */
+    awq_status (*accumulate)(void *device, const awq_tensor *x, const float *weights, struct awqi_channel_sums *sums);
+    /* gram[channels][channels] += X^T diag(weights) X, in double. */
+    awq_status (*accumulate_gram)(void *device, const awq_tensor *x, const float *weights, double *gram);
+    awq_status (*quantize)(void *device, struct awqi_quantize_job *job);
+    /* *sum = sum over rows of x[rows][k] and outputs of delta[n][k] of (x delta^T)^2, accumulated in double. */
+    awq_status (*product_norm)(void *device, const float *x, int64_t rows, const float *delta, int64_t n, int64_t k,
+                               double *sum);
+
+    awq_status (*linear_prepare)(void *device, const struct awqi_linear_spec *spec, void **prepared);
+    void (*linear_release)(void *device, void *prepared);
+    uint64_t (*linear_size)(void *device, const void *prepared); /* bytes held */
+    uint64_t (*linear_workspace)(void *device, const void *prepared, int64_t max_rows);
+    awq_status (*linear_run)(void *device, const void *prepared, const struct awqi_linear_job *job);
+    /* The kernel 'prepared' takes for that many rows, and the text of awq_linear_describe. */
+    int32_t (*linear_choose)(void *device, const void *prepared, int64_t rows, char *buffer, size_t capacity,
+                             size_t *length);
+};
+
+extern const struct awqi_backend awqi_cpu_backend;
+
+typedef const struct awqi_backend *(*awqi_backend_get_function)(const struct awqi_host *host);
+
+/* The backend for a device type: linked in, or loaded once per process.  *backend is never unloaded. */
+awq_status awqi_backend_find(int32_t device_type, const struct awqi_backend **backend);
+
+#endif /* AWQI_BACKEND_H */

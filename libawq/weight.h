@@ -1,0 +1,47 @@
+/* The inside of awq_weight, shared by those who make, lay out and prepare weights. */
+#ifndef AWQI_WEIGHT_H
+#define AWQI_WEIGHT_H
+
+#include "internal.h"
+
+/* Everything a group quantiser depends on, resolved from awq_quantize_options. */
+struct awqi_quantizer {
+    int32_t bits;
+    int32_t profile;
+    int32_t scale_dtype;
+    uint32_t flags;     /* AWQ_QUANTIZE_SYMMETRIC, if anything */
+    int64_t group_size; /* >= 1; K for AWQ_GROUP_PER_ROW */
+};
+
+struct awq_weight {
+    awq_context *context;
+    int64_t n, k, group_size, groups; /* groups = ceil(k / group_size) */
+    int32_t bits;
+    int32_t scale_dtype;
+    bool symmetric;
+    int64_t parts;
+    uint64_t clamped_scales, zero_groups;
+    /* Codes are a little-endian bit stream along k, lowest bits first; each row begins at a byte. */
+    uint64_t row_bytes; /* ceil(k * bits / 8) */
+    uint8_t *codes;     /* [n][row_bytes] */
+    void *scales;       /* [n][groups], scale_dtype */
+    uint8_t *zeros;     /* [n][groups]; NULL when symmetric */
+    float *input_scale; /* [k]; NULL when there is none */
+};
+
+/* Resolve and check options for a weight of k inputs. */
+awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k, struct awqi_quantizer *quantizer);
+
+/* An uninitialised weight with room for its planes; 'with_input_scale' allocates that too. */
+awq_status awqi_weight_allocate(awq_context *context, int64_t n, int64_t k, const struct awqi_quantizer *quantizer,
+                                bool with_input_scale, awq_weight **weight);
+
+/* codes[count] of row 'row' from input 'first' on, one per byte: 0 .. 2^bits - 1, also when symmetric. */
+void awqi_weight_get_codes(const awq_weight *weight, int64_t row, int64_t first, int64_t count, uint8_t *codes);
+void awqi_weight_set_codes(awq_weight *weight, int64_t row, const uint8_t *codes); /* the whole row */
+
+/* Scale in single precision, and zero point (2^(bits - 1) when symmetric), of group 'group' of row 'row'. */
+float awqi_weight_scale(const awq_weight *weight, int64_t row, int64_t group);
+int32_t awqi_weight_zero(const awq_weight *weight, int64_t row, int64_t group);
+
+#endif /* AWQI_WEIGHT_H */
