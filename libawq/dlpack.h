@@ -9,7 +9,7 @@
 
 enum { AWQI_DLPACK_MAJOR = 1, AWQI_DLPACK_MINOR = 0 };
 
-enum { AWQI_DL_CPU = 1, AWQI_DL_CUDA = 2 }; /* device types */
+enum { AWQI_DL_CPU = 1, AWQI_DL_CUDA = 2, AWQI_DL_CUDA_HOST = 3, AWQI_DL_CUDA_MANAGED = 13 }; /* device types */
 
 /* Type codes; a dtype is a code, a width in bits and a lane count. */
 enum {
@@ -22,7 +22,7 @@ enum {
     AWQI_DL_FLOAT8_E5M2 = 12
 };
 
-enum { AWQI_DL_FLAG_READ_ONLY = 1 };
+enum { AWQI_DL_FLAG_READ_ONLY = 1, AWQI_DL_FLAG_SUBBYTE_PADDED = 4 };
 
 struct awqi_dl_version {
     uint32_t major, minor;

@@ -103,6 +103,9 @@ void awqi_store_row(awq_tensor *tensor, int64_t row, const float *values, int64_
 void awqi_to_f32(int32_t dtype, const void *src, float *dst, int64_t count);
 void awqi_from_f32(int32_t dtype, const float *src, void *dst, int64_t count);
 
+/* awq_tensor_copy for two host tensors, checked before. */
+awq_status awqi_tensor_copy_host(const awq_tensor *src, awq_tensor *dst);
+
 /* Index of the first NaN or infinity among values[count], or -1. */
 int64_t awqi_find_non_finite(const float *values, int64_t count);
 
@@ -178,12 +181,22 @@ static inline int64_t awqi_ceil_div(int64_t a, int64_t b) { return (a + b - 1) /
 struct awqi_mapping {
     const unsigned char *data; /* NULL for an empty file */
     uint64_t size;
-    int fd;
 };
 awq_status awqi_map_file(const char *path, struct awqi_mapping *mapping);
 void awqi_unmap_file(struct awqi_mapping *mapping);
 awq_status awqi_write_all(int fd, const void *bytes, uint64_t size, const char *path);
 awq_status awqi_sync_directory(const char *path); /* fsync of a directory, so that a rename in it lasts */
+awq_status awqi_sync_parent(const char *path);    /* of the directory that holds 'path' */
+awq_status awqi_close_synced(int *fd, const char *path); /* fsync and close; *fd becomes -1 */
+
+/* "PATH: cannot ACTION: REASON" from errno: AWQ_ERROR_IO, or NOT_FOUND or OUT_OF_MEMORY where that is the reason. */
+awq_status awqi_fail_io(const char *action, const char *path);
+
+/* A new file or directory beside 'path', named ".name.tmp-<pid>-<n>": 'create' gets the name and returns a number >= 0
+ * (kept in *result), or -1 with errno set.  *temporary is released with awqi_free. */
+typedef int (*awqi_create_function)(const char *path);
+awq_status awqi_create_temporary(awq_context *context, const char *path, awqi_create_function create, char **temporary,
+                                 int *result);
 
 /* A file that appears under its name only when committed: written beside it as ".name.tmp-<pid>-<n>", synced, renamed. */
 struct awqi_atomic_file {

@@ -51,15 +51,16 @@ awq_status awqi_fail(awq_status status, const char *format, ...)
 
 awq_status awqi_fail_in(awq_status status, const char *format, ...)
 {
-    char text[sizeof last_error];
+    char context[sizeof last_error / 2];
     va_list arguments;
     va_start(arguments, format);
-    int length = vsnprintf(text, sizeof text, format, arguments);
+    vsnprintf(context, sizeof context, format, arguments);
     va_end(arguments);
-    if (length >= 0 && (size_t)length < sizeof text)
-        snprintf(text + length, sizeof text - (size_t)length, ": %s", last_error);
-    memcpy(last_error, text, sizeof text);
-    return status;
+    char cause[sizeof last_error - sizeof context - 2];
+    size_t length = strnlen(last_error, sizeof cause - 1);
+    memcpy(cause, last_error, length);
+    cause[length] = 0;
+    return awqi_fail(status, "%s: %s", context, cause);
 }
 
 #define STRING(x) #x
