@@ -1,0 +1,219 @@
+/* Decoder models of the llama family: their configuration, weights, forward pass and key/value cache.
+ *
+ * config.c reads config.json, model.c the weights, forward.c computes.  Activations are F32, row-major, one row a token.
+ * Functions that can fail return false when they did, and have said why (cli_error); they leave their outputs empty. */
+#ifndef AWQ_APP_MODEL_H
+#define AWQ_APP_MODEL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "awq.h"
+
+/* ---- config.c */
+
+enum architecture { ARCHITECTURE_LLAMA, ARCHITECTURE_MISTRAL, ARCHITECTURE_QWEN2, ARCHITECTURE_QWEN3 };
+
+enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
+
+enum quantization_method { QUANTIZATION_NONE, QUANTIZATION_AWQ, QUANTIZATION_COMPRESSED_TENSORS };
+
+enum { MAX_EOS_TOKENS = 16 };
+
+/* config.json, checked: every number is in its range and the shapes fit each other. */
+struct model_config {
+    enum architecture architecture;
+    const char *model_type; /* "llama" */
+    int64_t layers, hidden, intermediate;
+    int64_t heads, kv_heads, head_dim;
+    int64_t vocabulary;
+    int64_t context;                  /* max_position_embeddings */
+    int64_t sliding_window;           /* keys a query sees at most; 0: all before it */
+    int64_t first_windowed_layer;     /* layers from here on are windowed */
+    double norm_epsilon;
+    double rope_theta;
+    enum rope_type rope_type;
+    double rope_factor, rope_low_frequency_factor, rope_high_frequency_factor, rope_original_context;
+    bool qkv_bias, output_bias, mlp_bias; /* whether those linears have biases */
+    bool qk_norm;                         /* RMSNorm over each head of q and k */
+    bool tied_head;                       /* lm_head is the embedding */
+    int32_t dtype;                        /* torch_dtype: AWQ_F16, AWQ_BF16 or AWQ_F32; 0: not said */
+    int64_t bos_token;                    /* -1: none */
+    int64_t eos_tokens[MAX_EOS_TOKENS];
+    size_t eos_count;
+
+    enum quantization_method quantization;
+    int32_t bits;            /* of quantised linears */
+    int64_t group_size;      /* or AWQ_GROUP_PER_ROW */
+    bool symmetric;
+
+    json_t *json; /* the whole document, for what is written on */
+};
+
+/* Read and check DIRECTORY/config.json.  What is wrong is named by its key; an architecture, activation, rotary
+ * scaling or quantisation that is not served is named beside those that are. */
+bool model_config_load(const char *directory, struct model_config *config);
+void model_config_clear(struct model_config *config);
+
+/* ---- model.c */
+
+/* The linear layers of a block. */
+enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, BLOCK_LINEARS };
+
+enum { TENSOR_NAME_SIZE = 128 };
+
+/* "model.layers.7.self_attn.q_proj", without the ".weight". */
+void block_linear_name(int64_t layer, int linear, char name[TENSOR_NAME_SIZE]);
+
+/* Any tensor of a block: block_tensor_name(7, "input_layernorm.weight", name). */
+void block_tensor_name(int64_t layer, const char *part, char name[TENSOR_NAME_SIZE]);
+
+/* Outputs and inputs of a linear, and whether the architecture gives it a bias. */
+void block_linear_shape(const struct model_config *config, int linear, int64_t *n, int64_t *k);
+bool block_linear_has_bias(const struct model_config *config, int linear);
+
+/* The weights of one linear: quantised, or else dense. */
+struct linear_weights {
+    awq_weight *quantized; /* owned by whoever owns the struct; NULL: dense */
+    awq_tensor dense;      /* [N][K], F32, F16 or BF16; data is NULL when quantised */
+    awq_tensor bias;       /* [N]; data is NULL when there is none */
+};
+
+/* The weights of one block.  Tensors are views: into a checkpoint after block_weights_load, into memory of the caller's
+ * when it puts its own in their place. */
+struct block_weights {
+    int64_t layer;
+    struct linear_weights linear[BLOCK_LINEARS];
+    awq_tensor attention_norm, mlp_norm; /* [hidden] */
+    awq_tensor q_norm, k_norm;           /* [head_dim]; data is NULL without qk_norm */
+};
+
+/* Find the block's tensors, check their shapes, and unpack what is quantised. */
+bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
+                        int64_t layer, struct block_weights *weights);
+
+/* Destroy the quantised weights; views just go. */
+void block_weights_clear(struct block_weights *weights);
+
+/* Let the pages of the block's tensors leave memory.  Views stay valid. */
+void block_weights_release(const awq_checkpoint *checkpoint, int64_t layer);
+
+/* A block prepared to run.  Linears that share an input are one where they could be fused: then 'qkv' (rows of q, k, v)
+ * stands in for the first three of 'linear', and 'gate_up' (with AWQ_LINEAR_SILU_MUL) for gate and up, which are NULL. */
+struct block {
+    int64_t layer;
+    awq_linear *qkv, *gate_up;
+    awq_linear *linear[BLOCK_LINEARS];
+    float *attention_norm, *mlp_norm;
+    float *q_norm, *k_norm; /* NULL without qk_norm */
+};
+
+/* Copies what it needs: 'weights' may be cleared and released afterwards.  Without 'fuse' all linears stay apart. */
+bool block_create(awq_context *context, const struct model_config *config, const struct block_weights *weights,
+                  bool fuse, struct block *block);
+void block_clear(awq_context *context, struct block *block);
+
+struct model_options {
+    bool no_fuse;
+    int32_t activation; /* AWQ_ACTIVATION_*, of the linears */
+};
+
+/* What the weights take. */
+struct model_sizes {
+    int64_t total_weights;      /* numbers in the model as it would be unquantised; a tied head counts once */
+    uint64_t total_bytes;       /* as stored */
+    int64_t quantized_weights;  /* those in quantised linears, */
+    uint64_t quantized_bytes;   /* with their scales and zero points */
+};
+
+struct model {
+    awq_context *context;
+    awq_checkpoint *checkpoint;
+    struct model_config config;
+    struct block *blocks;
+    awq_tensor embedding; /* [vocabulary][hidden], a view into the checkpoint */
+    float *final_norm;
+    awq_linear *head;
+    struct model_sizes sizes;
+};
+
+/* Open a model directory and prepare all its weights.  'options' may be NULL. */
+bool model_open(awq_context *context, const char *directory, const struct model_options *options,
+                struct model **model);
+void model_close(struct model *model);
+
+/* ---- forward.c */
+
+/* Room to run in: activations of up to max_rows tokens, and keys and values of 'sequences' sequences of up to 'capacity'
+ * positions.  All of it is allocated through the context, when the session is created. */
+struct session_options {
+    int64_t max_rows;  /* tokens of all sequences together in one call */
+    int64_t sequences;
+    int64_t capacity;  /* positions of each */
+    bool retain;       /* keep the keys and values of every layer from call to call (generation) rather than of one layer */
+};
+
+struct session;
+
+bool session_create(awq_context *context, const struct model_config *config,
+                    const struct session_options *options, struct session **session);
+void session_destroy(struct session *session);
+
+/* What a session will allocate, before it does. */
+uint64_t session_bytes(const struct model_config *config, const struct session_options *options);
+
+/* How many positions a sequence holds; and forget those from 'length' on. */
+int64_t session_length(const struct session *session, int64_t sequence);
+void session_truncate(struct session *session, int64_t sequence, int64_t length);
+
+/* counts[i] new tokens for sequence i of the session; their rows follow one another.  A count may be 0. */
+struct batch {
+    int64_t sequences;
+    const int64_t *counts;
+};
+
+int64_t batch_rows(const struct batch *batch);
+
+/* hidden[rows][hidden] = the final norm's output for the batch's tokens, which continue the session's sequences when it
+ * retains, and else begin at position 0.  Fails for a token outside the vocabulary, or past the capacity. */
+bool model_forward(const struct model *model, struct session *session, const struct batch *batch,
+                   const int32_t *tokens, float *hidden);
+
+/* logits[rows][vocabulary] from rows of what model_forward gave. */
+bool model_logits(const struct model *model, struct session *session, const float *hidden, int64_t rows,
+                  float *logits);
+
+/* The rows of the embedding, as the first block's input. */
+bool model_embed(const awq_tensor *embedding, const int32_t *tokens, int64_t count, float *hidden);
+
+/* Where activations enter linears: the input of q, k, v; of o; of gate and up; of down. */
+enum block_point { POINT_QKV, POINT_O, POINT_GATE_UP, POINT_DOWN, BLOCK_POINTS };
+
+/* Sees x[rows][inputs] at such a point; a failure ends the pass and is returned. */
+typedef bool (*block_tap)(void *user_data, enum block_point point, const float *x, int64_t rows, int64_t inputs);
+
+/* One whole block, in place: hidden += attention(norm(hidden)), then hidden += mlp(norm(hidden)).  'tap' may be NULL. */
+bool block_forward(struct session *session, const struct block *block, const struct batch *batch, float *hidden,
+                   block_tap tap, void *tap_data);
+
+/* Its halves, from inputs that are normalised already.  'residual' is added to 'output' and may be 'output' itself or
+ * NULL.  A caller may swap linears in a copy of the struct block to see what others would give; each half reads only the
+ * linears of its own.
+ *   context[rows][heads * head_dim] is the input of o; middle[rows][intermediate] the input of down. */
+bool block_context(struct session *session, const struct block *block, const struct batch *batch,
+                   const float *normed, float *context);
+bool block_attention(struct session *session, const struct block *block, const struct batch *batch,
+                     const float *normed, const float *residual, float *output);
+bool block_middle(struct session *session, const struct block *block, int64_t rows, const float *normed,
+                  float *middle);
+bool block_mlp(struct session *session, const struct block *block, int64_t rows, const float *normed,
+               const float *residual, float *output);
+
+/* out[rows][width] = x / sqrt(mean(x^2) + epsilon) * weight.  'out' may be 'x'. */
+bool rms_norm(awq_context *context, const float *x, int64_t rows, int64_t width, const float *weight,
+              double epsilon, float *out);
+
+/* out[count] = silu(gate) * up.  'out' may be either. */
+bool silu_mul(awq_context *context, const float *gate, const float *up, int64_t count, float *out);
+
+#endif
