@@ -78,10 +78,58 @@ $(BUILD)/test/%: test/%.c $(BUILD)/libawq.a
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread -lcmocka $(LIB_LIBS)
 
+# ---- checks
+
+CHECK_SCRIPTS := $(filter-out %/run,$(wildcard test/*.sh))
+export BUILD CC CXX
+
+check: all $(TESTS)
+	@test/run $(TESTS) $(CHECK_SCRIPTS)
+
+demo: all
+	@sh examples/demo.sh
+
+# The whole suite under the address and undefined-behaviour sanitizers, in a build of its own.
+SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all
+asan:
+	$(MAKE) BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer $(SANITIZE)" CXXFLAGS="-O1 -g $(SANITIZE)" \
+	    SANITIZE="$(SANITIZE)" check
+
+# ---- installation
+
+install: install-headers install-static install-shared install-pc install-bin
+
+install-headers:
+	install -D -m 644 include/awq.h $(DESTDIR)$(INCLUDEDIR)/awq.h
+
+install-static: $(BUILD)/libawq.a
+	install -D -m 644 $< $(DESTDIR)$(LIBDIR)/libawq.a
+
+install-shared: $(BUILD)/libawq.so
+	install -D -m 755 $(BUILD)/$(SONAME) $(DESTDIR)$(LIBDIR)/libawq.so.$(VERSION)
+	ln -sf libawq.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libawq.so
+
+# Paths in the .pc file are relative to where it lies, so that an installed tree can be moved.
+install-pc:
+	@mkdir -p $(DESTDIR)$(LIBDIR)/pkgconfig
+	sed -e 's|@VERSION@|$(VERSION)|' \
+	    -e 's|@PREFIX_FROM_PC@|$(shell realpath -m --relative-to=$(LIBDIR)/pkgconfig $(PREFIX))|' \
+	    -e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${prefix}/%)|' \
+	    -e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' \
+	    pkgconfig/awq.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/awq.pc
+
+install-bin: $(BUILD)/awq
+	install -D -m 755 $< $(DESTDIR)$(BINDIR)/awq
+
+uninstall:
+	rm -f $(DESTDIR)$(INCLUDEDIR)/awq.h $(DESTDIR)$(LIBDIR)/libawq.* $(DESTDIR)$(LIBDIR)/pkgconfig/awq.pc \
+	    $(DESTDIR)$(BINDIR)/awq
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all clean
+.PHONY: all check demo asan clean install install-headers install-static install-shared install-pc install-bin uninstall
 .DELETE_ON_ERROR:
