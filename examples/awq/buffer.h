@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 struct id_buffer {
-    uint32_t *ids;
+    int32_t *ids;
     size_t count, capacity;
 };
 
@@ -17,8 +17,8 @@ struct text_buffer {
 };
 
 /* These say "out of memory" and return false when it is. */
-bool id_buffer_append(struct id_buffer *buffer, const uint32_t *ids, size_t count);
-bool id_buffer_push(struct id_buffer *buffer, uint32_t id);
+bool id_buffer_append(struct id_buffer *buffer, const int32_t *ids, size_t count);
+bool id_buffer_push(struct id_buffer *buffer, int32_t id);
 void id_buffer_free(struct id_buffer *buffer);
 
 bool text_buffer_append(struct text_buffer *buffer, const char *bytes, size_t length);

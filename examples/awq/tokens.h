@@ -6,7 +6,7 @@
 
 /* Rows of token ids, one after the other. */
 struct token_rows {
-    uint32_t *ids;
+    int32_t *ids;
     int64_t rows;
     int64_t columns;
 };
@@ -26,7 +26,7 @@ bool tokens_read(const char *path, const struct tokenizer *tokenizer, int64_t vo
  *   when there are no more than that), each beginning with 'bos' in place of a token where that is not negative;
  *   of several rows, rows spread evenly over all, each cut to its first 'length' ids and otherwise as it is.
  * samples 0: all there are; length 0: whole rows.  Fails when not even one window fits. */
-bool tokens_cut(const struct token_rows *source, int64_t samples, int64_t length, int64_t bos, struct token_rows *windows);
+bool tokens_cut(const struct token_rows *source, int64_t samples, int64_t length, int32_t bos, struct token_rows *windows);
 
 /* Write ids as .npy (2-D, or 1-D where rows is 1), .u16 or .u32 by the extension; .npy has 16-bit ids where they fit. */
 bool tokens_write(const char *path, const struct token_rows *rows);

@@ -1,0 +1,13 @@
+/* The commands of the program, each defined in the file of its name. */
+#ifndef AWQ_APP_COMMANDS_H
+#define AWQ_APP_COMMANDS_H
+
+#include "cli.h"
+
+extern const struct cli_command quantize_command;
+extern const struct cli_command evaluate_command;
+extern const struct cli_command generate_command;
+extern const struct cli_command inspect_command;
+extern const struct cli_command tokenize_command;
+
+#endif

@@ -1,0 +1,61 @@
+/* awq: quantise a model and see what it costs, with libawq. */
+#include <stdio.h>
+#include <string.h>
+
+#include "awq.h"
+#include "cli.h"
+#include "commands.h"
+#include "progress.h"
+
+static const struct cli_command *const commands[] = {
+    &quantize_command, &evaluate_command, &generate_command, &inspect_command, &tokenize_command,
+};
+
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_help(void)
+{
+    puts("awq makes a language model four times smaller: activation-aware weight quantisation (AWQ) to 4 bits,\n"
+         "with the accuracy measured before and after.\n"
+         "\n"
+         "Usage: awq COMMAND [ARGUMENTS] [OPTIONS]\n"
+         "\n"
+         "Commands:");
+    for (int i = 0; i < COMMANDS; i++) printf("  %-12s%s\n", commands[i]->name, commands[i]->summary);
+    puts("\n"
+         "A MODEL is a directory as Hugging Face has them: config.json, *.safetensors and a tokenizer.\n"
+         "\n"
+         "Examples:\n"
+         "  awq quantize MODEL --out MODEL-awq --calib text.txt      make a 4-bit copy\n"
+         "  awq evaluate MODEL-awq --against MODEL --text held-out.txt    what it lost\n"
+         "  awq generate MODEL-awq --prompt \"Once upon a time\"       let it write\n"
+         "\n"
+         "'awq COMMAND --help' explains a command; 'awq --version' prints the version.\n"
+         "Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted by Ctrl-C.");
+}
+
+int main(int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : "--help";
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+        print_help();
+        return argc > 1 ? EXIT_OK : EXIT_USAGE;
+    }
+    if (strcmp(word, "--version") == 0) {
+        printf("awq %s\n", awq_version_string());
+        return EXIT_OK;
+    }
+    progress_catch_interrupts();
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(word, commands[i]->name) != 0) continue;
+        int exit_code = cli_run(commands[i], argc - 2, argv + 2);
+        /* What was printed may sit in the buffer until now, and the disk may be full. */
+        if (fflush(stdout) != 0 && exit_code == EXIT_OK) {
+            cli_error("standard output: it cannot be written");
+            exit_code = EXIT_FAILED;
+        }
+        return exit_code == EXIT_FAILED && progress_interrupted() ? EXIT_INTERRUPTED : exit_code;
+    }
+    cli_error("there is no command '%s'; 'awq --help' lists them", word);
+    return EXIT_USAGE;
+}
