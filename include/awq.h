@@ -288,7 +288,8 @@ AWQ_API awq_status awq_calibration_create(awq_context *context, int64_t channels
 AWQ_API void awq_calibration_destroy(awq_calibration *calibration);
 
 /* Add activations x[..][channels], F32, F16 or BF16, any strides.  The rows that are kept are those whose
- * contents hash lowest, so neither the order nor the batching of observations changes which they are.
+ * contents hash lowest, each once however often it occurs, so neither the order nor the batching of observations
+ * changes which they are.
  * AWQ_ERROR_NON_FINITE names row and channel and adds nothing. */
 AWQ_API awq_status awq_calibration_observe(awq_calibration *calibration, const awq_tensor *x);
 
@@ -320,8 +321,8 @@ enum { AWQ_STATISTIC_MEAN_ABS = 0, AWQ_STATISTIC_MEAN_SQUARE = 1, AWQ_STATISTIC_
 AWQ_API awq_status awq_calibration_get_statistic(const awq_calibration *calibration, int32_t statistic,
                                                  double *values, int64_t count);
 
-/* A read-only F32 view [sample_rows][channels] of the kept rows, valid until the calibration is changed or
- * destroyed. */
+/* A read-only F32 view [sample_rows][channels] of the kept rows, in an order that depends on nothing but which they are;
+ * valid until the calibration is changed or destroyed. */
 AWQ_API awq_status awq_calibration_get_samples(const awq_calibration *calibration, awq_tensor *samples);
 
 /* An archive is one file of named calibrations: sections with CRC-32, deflated by zlib, little-endian.  Reading
@@ -334,7 +335,8 @@ AWQ_API awq_status awq_archive_open(awq_context *context, const char *path, awq_
 AWQ_API void awq_archive_destroy(awq_archive *archive);
 AWQ_API int64_t awq_archive_count(const awq_archive *archive);
 
-/* Name of calibration 'index', NULL out of range; and the text its writer gave.  Valid as long as the archive. */
+/* Name of calibration 'index' in bytewise order, NULL out of range; and the text its writer gave.  Valid as long as the
+ * archive. */
 AWQ_API const char *awq_archive_name(const awq_archive *archive, int64_t index);
 AWQ_API const char *awq_archive_provenance(const awq_archive *archive);
 

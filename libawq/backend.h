@@ -77,7 +77,8 @@ struct awqi_backend {
     awq_status (*copy)(void *device, const awq_tensor *src, awq_tensor *dst, void *stream); /* converts */
     awq_status (*synchronize)(void *device, void *stream);
 
-    /* Add rows of x[..][channels] to the sums; weights[rows] or NULL for ones. */
+    /* Add rows of x[..][channels] to the sums; weights[rows] or NULL for ones.  A row of weight 0 is not even read: it may
+     * hold NaNs. */
     awq_status (*accumulate)(void *device, const awq_tensor *x, const float *weights, struct awqi_channel_sums *sums);
     /* gram[channels][channels] += X^T diag(weights) X, in double. */
     awq_status (*accumulate_gram)(void *device, const awq_tensor *x, const float *weights, double *gram);

@@ -99,6 +99,9 @@ int64_t awqi_tensor_inner_stride(const awq_tensor *tensor);
 void awqi_load_row(const awq_tensor *tensor, int64_t row, float *values, int64_t count);
 void awqi_store_row(awq_tensor *tensor, int64_t row, const float *values, int64_t count);
 
+/* The same for channels 'first' .. first + count - 1 of the row. */
+void awqi_load_columns(const awq_tensor *tensor, int64_t row, int64_t first, float *values, int64_t count);
+
 /* Contiguous conversion, 'count' elements. */
 void awqi_to_f32(int32_t dtype, const void *src, float *dst, int64_t count);
 void awqi_from_f32(int32_t dtype, const float *src, void *dst, int64_t count);
@@ -170,6 +173,17 @@ static inline float awqi_round_to(int32_t dtype, float value)
     if (dtype == AWQ_F16) return awqi_f16_to_f32(awqi_f32_to_f16(value));
     if (dtype == AWQ_BF16) return awqi_bf16_to_f32(awqi_f32_to_bf16(value));
     return value;
+}
+
+/* *high + *low += value, where *low is what rounding took from *high: a sum of about 106 bits (TwoSum, then
+ * renormalised), so that its order shows only in the last of them. */
+static inline void awqi_add_two_double(double *high, double *low, double value)
+{
+    double sum = *high + value;
+    double part = sum - *high;
+    double error = (*high - (sum - part)) + (value - part) + *low;
+    *high = sum + error;
+    *low = error - (*high - sum);
 }
 
 static inline int64_t awqi_min64(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -279,8 +279,13 @@ void awqi_from_f32(int32_t dtype, const float *src, void *dst, int64_t count)
 
 void awqi_load_row(const awq_tensor *tensor, int64_t row, float *values, int64_t count)
 {
-    const unsigned char *src = awqi_tensor_row(tensor, row);
+    awqi_load_columns(tensor, row, 0, values, count);
+}
+
+void awqi_load_columns(const awq_tensor *tensor, int64_t row, int64_t first, float *values, int64_t count)
+{
     int64_t step = awqi_tensor_inner_stride(tensor) * (int64_t)awq_dtype_size(tensor->dtype);
+    const unsigned char *src = (const unsigned char *)awqi_tensor_row(tensor, row) + first * step;
     if (awqi_tensor_inner_stride(tensor) == 1) {
         awqi_to_f32(tensor->dtype, src, values, count);
         return;
