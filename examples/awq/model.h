@@ -18,8 +18,6 @@ enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
 
 enum quantization_method { QUANTIZATION_NONE, QUANTIZATION_AWQ, QUANTIZATION_COMPRESSED_TENSORS };
 
-enum { MAX_EOS_TOKENS = 16 };
-
 /* config.json, checked: every number is in its range and the shapes fit each other. */
 struct model_config {
     enum architecture architecture;
@@ -38,9 +36,6 @@ struct model_config {
     bool qk_norm;                         /* RMSNorm over each head of q and k */
     bool tied_head;                       /* lm_head is the embedding */
     int32_t dtype;                        /* torch_dtype: AWQ_F16, AWQ_BF16 or AWQ_F32; 0: not said */
-    int64_t bos_token;                    /* -1: none */
-    int64_t eos_tokens[MAX_EOS_TOKENS];
-    size_t eos_count;
 
     enum quantization_method quantization;
     int32_t bits;            /* of quantised linears */
@@ -114,8 +109,7 @@ bool block_create(awq_context *context, const struct model_config *config, const
 void block_clear(awq_context *context, struct block *block);
 
 struct model_options {
-    bool no_fuse;
-    int32_t activation; /* AWQ_ACTIVATION_*, of the linears */
+    bool no_fuse; /* see block_create */
 };
 
 /* What the weights take. */
@@ -123,7 +117,7 @@ struct model_sizes {
     int64_t total_weights;      /* numbers in the model as it would be unquantised; a tied head counts once */
     uint64_t total_bytes;       /* as stored */
     int64_t quantized_weights;  /* those in quantised linears, */
-    uint64_t quantized_bytes;   /* with their scales and zero points */
+    uint64_t quantized_bytes;   /* with their scales and zero points as stored */
 };
 
 struct model {
@@ -184,7 +178,8 @@ bool model_logits(const struct model *model, struct session *session, const floa
                   float *logits);
 
 /* The rows of the embedding, as the first block's input. */
-bool model_embed(const awq_tensor *embedding, const int32_t *tokens, int64_t count, float *hidden);
+bool model_embed(awq_context *context, const awq_tensor *embedding, const int32_t *tokens, int64_t count,
+                 float *hidden);
 
 /* Where activations enter linears: the input of q, k, v; of o; of gate and up; of down. */
 enum block_point { POINT_QKV, POINT_O, POINT_GATE_UP, POINT_DOWN, BLOCK_POINTS };
