@@ -6,6 +6,7 @@
 #ifndef AWQI_BACKEND_H
 #define AWQI_BACKEND_H
 
+#include "tuning.h"
 #include "weight.h"
 
 /* Raised whenever this table or a struct it passes changes. */

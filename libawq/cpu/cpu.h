@@ -4,9 +4,12 @@
 
 #include "../backend.h"
 
+struct awqi_cpu_kernels;
+
 struct awqi_cpu_device {
     awq_context *context; /* borrowed: the context owns the device */
-    uint32_t features;    /* AWQ_CPU_* bits that kernels may use */
+    awq_device_info info;
+    const struct awqi_cpu_kernels *kernels; /* the best that its features allow */
 };
 
 /* ---- features.c */
@@ -23,5 +26,15 @@ awq_status awqi_cpu_accumulate_gram(void *device, const awq_tensor *x, const flo
 /* ---- quantize_ref.c */
 
 awq_status awqi_cpu_quantize(void *device, struct awqi_quantize_job *job);
+
+/* ---- linear_prepare.c, linear_run.c */
+
+awq_status awqi_cpu_linear_prepare(void *device, const struct awqi_linear_spec *spec, void **prepared);
+void awqi_cpu_linear_release(void *device, void *prepared);
+uint64_t awqi_cpu_linear_size(void *device, const void *prepared);
+uint64_t awqi_cpu_linear_workspace(void *device, const void *prepared, int64_t max_rows);
+awq_status awqi_cpu_linear_run(void *device, const void *prepared, const struct awqi_linear_job *job);
+int32_t awqi_cpu_linear_choose(void *device, const void *prepared, int64_t rows, char *buffer, size_t capacity,
+                               size_t *length);
 
 #endif /* AWQI_CPU_H */

@@ -1,0 +1,28 @@
+/* A linear prepared for the CPU. */
+#ifndef AWQI_CPU_LINEAR_H
+#define AWQI_CPU_LINEAR_H
+
+#include "kernels.h"
+
+struct awqi_cpu_linear {
+    struct awqi_panels panels;
+    float *input_scale;    /* [k]; NULL: ones */
+    float *bias;           /* [panels][PANEL]; NULL: none */
+    uint64_t size_bytes;   /* of all that is held */
+    int32_t kernel;        /* forced, or AWQ_KERNEL_AUTO */
+    const awq_tuning *tuning;
+    awq_kernel_request request; /* all but the rows */
+};
+
+/* ---- linear_rows.c */
+
+/* Row 'row' of x as the product wants it, in single precision: normalised, divided by the input scale.  Element j goes
+ * to out[j * step]. */
+void awqi_linear_load_row(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row, float *out,
+                          int64_t step);
+
+/* The sums [PANEL] of one row and panel become outputs: bias, gate, residual, and one rounding to y's dtype. */
+void awqi_linear_store_panel(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row,
+                             int64_t panel, const float *sums);
+
+#endif /* AWQI_CPU_LINEAR_H */
