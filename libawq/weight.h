@@ -44,4 +44,15 @@ void awqi_weight_set_codes(awq_weight *weight, int64_t row, const uint8_t *codes
 float awqi_weight_scale(const awq_weight *weight, int64_t row, int64_t group);
 int32_t awqi_weight_zero(const awq_weight *weight, int64_t row, int64_t group);
 
+/* AWQ_ERROR_INVALID or AWQ_ERROR_NON_FINITE unless 'scale' is F32 [k] and all positive and finite. */
+awq_status awqi_check_input_scale(const awq_context *context, const awq_tensor *scale, int64_t k);
+
+/* The columns of 'tensor' from 'first' on, as awqi_load_row and awqi_store_row take them. */
+static inline awq_tensor awqi_columns_from(const awq_tensor *tensor, int64_t first)
+{
+    awq_tensor part = *tensor;
+    part.byte_offset += (uint64_t)(first * awqi_tensor_inner_stride(tensor) * (int64_t)awq_dtype_size(tensor->dtype));
+    return part;
+}
+
 #endif /* AWQI_WEIGHT_H */

@@ -1,0 +1,275 @@
+/* awq_quantize: options resolved and inputs checked, then blocks of rows through the backend into a weight. */
+#include "backend.h"
+#include "search.h"
+
+#include <math.h>
+#include <stdatomic.h>
+
+/* Bounds what is held besides the weight: codes one per byte and F32 scales of this many rows. */
+enum { ROWS_AT_ONCE = 512 };
+
+static awq_status check_salient(const awq_quantize_options *options)
+{
+    if (!(options->salient_fraction >= 0.0 && options->salient_fraction <= 1.0))
+        return awqi_fail(AWQ_ERROR_INVALID, "salient_fraction %g is not within [0, 1]", options->salient_fraction);
+    if (options->salient_rule < AWQ_SALIENT_BY_ACTIVATION || options->salient_rule > AWQ_SALIENT_AT_RANDOM)
+        return awqi_fail(AWQ_ERROR_INVALID, "salient_rule %d is none of AWQ_SALIENT_*", options->salient_rule);
+    if (options->salient_fraction > 0.0)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "salient_fraction %g: version %s keeps no channels in FP16",
+                         options->salient_fraction, awq_version_string());
+    return AWQ_OK;
+}
+
+awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k, struct awqi_quantizer *quantizer)
+{
+    const struct awqi_quantizer resolved = {
+        .bits = options->bits != 0 ? options->bits : 4,
+        .profile = options->profile,
+        .scale_dtype = options->scale_dtype != 0 ? options->scale_dtype : AWQ_F16,
+        .flags = options->flags & AWQ_QUANTIZE_SYMMETRIC,
+        .group_size = options->group_size == 0 ? 128 : options->group_size == AWQ_GROUP_PER_ROW ? k : options->group_size,
+    };
+    awq_status status = awqi_check_flags(options->flags, AWQ_QUANTIZE_SYMMETRIC | AWQ_QUANTIZE_INPUT_SCALE_FOLDED,
+                                         "awq_quantize_options");
+    if (status != AWQ_OK) return status;
+    if (resolved.bits != 2 && resolved.bits != 3 && resolved.bits != 4 && resolved.bits != 8)
+        return awqi_fail(AWQ_ERROR_INVALID, "bits is %d; 2, 3, 4 and 8 are possible", resolved.bits);
+    if (resolved.group_size < 1)
+        return awqi_fail(AWQ_ERROR_INVALID, "group_size is %lld; 1 and above, or AWQ_GROUP_PER_ROW, are possible",
+                         (long long)resolved.group_size);
+    if (resolved.profile < AWQ_PROFILE_EXACT || resolved.profile > AWQ_PROFILE_LLM_AWQ)
+        return awqi_fail(AWQ_ERROR_INVALID, "profile %d is none of AWQ_PROFILE_*", resolved.profile);
+    if (resolved.scale_dtype < 0 || resolved.scale_dtype > 31 || !(AWQI_FLOATS >> resolved.scale_dtype & 1u))
+        return awqi_fail(AWQ_ERROR_INVALID, "scale_dtype %s (%d); F16, BF16 and F32 are possible",
+                         awq_dtype_name(resolved.scale_dtype), resolved.scale_dtype);
+    if (resolved.profile == AWQ_PROFILE_LLM_AWQ && resolved.flags != 0)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "llm-awq has no symmetric quantiser to agree with; take AWQ_PROFILE_AUTOAWQ");
+    status = check_salient(options);
+    if (status == AWQ_OK) *quantizer = resolved;
+    return status;
+}
+
+/* Everything one awq_quantize call works with. */
+struct quantization {
+    awq_context *context;
+    const awq_tensor *w;
+    const awq_tensor *clip; /* [n][groups], or NULL */
+    struct awqi_quantizer quantizer;
+    int64_t n, k, groups;
+    float *input_scale; /* [k], or NULL */
+    float *limits;      /* [ROWS_AT_ONCE][groups], or NULL */
+    uint8_t *codes;     /* [ROWS_AT_ONCE][k] */
+    float *scales;      /* [ROWS_AT_ONCE][groups] */
+    uint8_t *zeros;     /* [ROWS_AT_ONCE][groups] */
+    int64_t first_row;  /* of the block at work */
+    atomic_int_least64_t first_bad; /* row * k + column of the first value that is not finite; INT64_MAX: none */
+    awq_weight *weight;
+};
+
+/* ---- inputs */
+
+/* values[count] = w[row][first ..], times the column scales as the profile multiplies them when 'scaled'. */
+static void load_part(const struct quantization *work, int64_t row, int64_t first, int64_t count, bool scaled,
+                      float *values)
+{
+    awq_tensor part = awqi_columns_from(work->w, first);
+    awqi_load_row(&part, row, values, count);
+    if (!scaled || work->input_scale == NULL) return;
+    int32_t dtype = work->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : part.dtype;
+    for (int64_t i = 0; i < count; i++) values[i] = awqi_round_to(dtype, values[i] * work->input_scale[first + i]);
+}
+
+static void find_bad_in_row(void *user_data, int64_t row)
+{
+    enum { PART = 256 };
+    struct quantization *work = user_data;
+    float values[PART];
+    for (int64_t first = 0; first < work->k; first += PART) {
+        int64_t count = awqi_min64(PART, work->k - first);
+        load_part(work, row, first, count, true, values);
+        int64_t bad = awqi_find_non_finite(values, count);
+        if (bad < 0) continue;
+        int64_t index = row * work->k + first + bad;
+        int_least64_t known = atomic_load(&work->first_bad);
+        while (index < known && !atomic_compare_exchange_weak(&work->first_bad, &known, index)) continue;
+        return;
+    }
+}
+
+static awq_status check_finite(struct quantization *work)
+{
+    work->first_bad = INT64_MAX;
+    awqi_parallel_for(work->context, work->n, find_bad_in_row, work);
+    if (work->first_bad == INT64_MAX) return AWQ_OK;
+    int64_t row = work->first_bad / work->k, column = work->first_bad % work->k;
+    float value;
+    load_part(work, row, column, 1, false, &value);
+    if (!isfinite(value))
+        return awqi_fail(AWQ_ERROR_NON_FINITE, "w: row %lld, column %lld is %g", (long long)row, (long long)column,
+                         (double)value);
+    return awqi_fail(AWQ_ERROR_NON_FINITE, "w: row %lld, column %lld is %g, which overflows when multiplied by its scale %g",
+                     (long long)row, (long long)column, (double)value, (double)work->input_scale[column]);
+}
+
+static awq_status load_input_scale(struct quantization *work, const awq_search *search, const awq_tensor *given)
+{
+    if (search == NULL && given == NULL) return AWQ_OK;
+    if (search != NULL && given != NULL)
+        return awqi_fail(AWQ_ERROR_INVALID, "both a search and an input_scale are given");
+    awq_status status = search != NULL ? awqi_search_check(search, work->k)
+                                       : awqi_check_input_scale(work->context, given, work->k);
+    void *memory;
+    if (status == AWQ_OK)
+        status = awqi_alloc(work->context, (uint64_t)work->k, sizeof(float), "input scales", &memory);
+    if (status != AWQ_OK) return status;
+    work->input_scale = memory;
+    if (search != NULL)
+        memcpy(work->input_scale, awqi_search_scales(search), (size_t)work->k * sizeof(float));
+    else
+        awqi_load_row(given, 0, work->input_scale, work->k);
+    return AWQ_OK;
+}
+
+static awq_status check_clip(const struct quantization *work)
+{
+    if (work->clip == NULL) return AWQ_OK;
+    awq_status status = awqi_check_tensor(work->clip, 2, 1u << AWQ_F32, "clip");
+    if (status == AWQ_OK) status = awqi_check_shape_2d(work->clip, work->n, work->groups, "clip");
+    if (status == AWQ_OK) status = awqi_check_device(work->context, work->clip, "clip");
+    return status;
+}
+
+/* ---- blocks */
+
+static awq_status load_limits(struct quantization *work, int64_t rows)
+{
+    for (int64_t row = 0; row < rows; row++) {
+        float *limits = work->limits + row * work->groups;
+        awqi_load_row(work->clip, work->first_row + row, limits, work->groups);
+        for (int64_t group = 0; group < work->groups; group++)
+            if (!(limits[group] >= 0.0f)) /* an infinity is no limit, but a NaN is an error */
+                return awqi_fail(isnan(limits[group]) ? AWQ_ERROR_NON_FINITE : AWQ_ERROR_INVALID,
+                                 "clip: row %lld, group %lld is %g; limits are 0 and above",
+                                 (long long)(work->first_row + row), (long long)group, (double)limits[group]);
+    }
+    return AWQ_OK;
+}
+
+static void store_row(void *user_data, int64_t row)
+{
+    struct quantization *work = user_data;
+    awq_weight *weight = work->weight;
+    int64_t to = work->first_row + row, groups = work->groups;
+    unsigned char *scales = weight->scales;
+    awqi_weight_set_codes(weight, to, work->codes + row * work->k);
+    awqi_from_f32(weight->scale_dtype, work->scales + row * groups,
+                  scales + (size_t)(to * groups) * awq_dtype_size(weight->scale_dtype), groups);
+    if (weight->zeros != NULL) memcpy(weight->zeros + to * groups, work->zeros + row * groups, (size_t)groups);
+}
+
+static awq_status quantize_block(struct quantization *work)
+{
+    int64_t rows = awqi_min64(ROWS_AT_ONCE, work->n - work->first_row);
+    awq_tensor w = *work->w;
+    w.shape[0] = rows;
+    w.byte_offset += (uint64_t)(work->first_row * w.strides[0] * (int64_t)awq_dtype_size(w.dtype));
+    struct awqi_quantize_job job = {
+        .w = &w,
+        .input_scale = work->input_scale,
+        .clip = work->limits,
+        .quantizer = work->quantizer,
+        .codes = work->codes,
+        .scales = work->scales,
+        .zeros = work->zeros,
+    };
+    awq_status status = work->limits != NULL ? load_limits(work, rows) : AWQ_OK;
+    if (status != AWQ_OK) return status;
+    status = awqi_context_backend(work->context)->quantize(awqi_context_device(work->context), &job);
+    if (status != AWQ_OK)
+        return awqi_fail_in(status, "w, counting rows from %lld", (long long)work->first_row);
+    awqi_parallel_for(work->context, rows, store_row, work);
+    work->weight->clamped_scales += job.clamped_scales;
+    work->weight->zero_groups += job.zero_groups;
+    return AWQ_OK;
+}
+
+static awq_status allocate_block(struct quantization *work)
+{
+    uint64_t rows = (uint64_t)awqi_min64(ROWS_AT_ONCE, work->n);
+    uint64_t groups = rows * (uint64_t)work->groups;
+    void *codes = NULL, *scales = NULL, *zeros = NULL, *limits = NULL;
+    awq_status status = awqi_alloc(work->context, rows, (uint64_t)work->k, "a block of codes", &codes);
+    if (status == AWQ_OK) status = awqi_alloc(work->context, groups, sizeof(float), "a block of scales", &scales);
+    if (status == AWQ_OK) status = awqi_alloc(work->context, groups, 1, "a block of zero points", &zeros);
+    if (status == AWQ_OK && work->clip != NULL)
+        status = awqi_alloc(work->context, groups, sizeof(float), "a block of clipping limits", &limits);
+    work->codes = codes;
+    work->scales = scales;
+    work->zeros = zeros;
+    work->limits = limits;
+    return status;
+}
+
+static void release_block(struct quantization *work)
+{
+    awqi_free(work->context, work->input_scale);
+    awqi_free(work->context, work->codes);
+    awqi_free(work->context, work->scales);
+    awqi_free(work->context, work->zeros);
+    awqi_free(work->context, work->limits);
+}
+
+static awq_status quantize_blocks(struct quantization *work, bool record_input_scale)
+{
+    awq_status status = awqi_weight_allocate(work->context, work->n, work->k, &work->quantizer, record_input_scale,
+                                             &work->weight);
+    if (status == AWQ_OK) status = allocate_block(work);
+    for (; status == AWQ_OK && work->first_row < work->n; work->first_row += ROWS_AT_ONCE) status = quantize_block(work);
+    if (status == AWQ_OK && record_input_scale)
+        memcpy(work->weight->input_scale, work->input_scale, (size_t)work->k * sizeof(float));
+    return status;
+}
+
+/* ---- public */
+
+static awq_status check_weight(awq_context *context, const awq_tensor *w)
+{
+    awq_status status = awqi_check_tensor(w, 2, AWQI_FLOATS, "w");
+    if (status == AWQ_OK) status = awqi_check_device(context, w, "w");
+    if (status == AWQ_OK && (w->shape[0] < 1 || w->shape[1] < 1))
+        return awqi_fail(AWQ_ERROR_INVALID, "w: shape [%lld][%lld] has no elements", (long long)w->shape[0],
+                         (long long)w->shape[1]);
+    if (status == AWQ_OK && awqi_context_device_type(context) != AWQ_DEVICE_CPU)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "w: weights are quantised on a CPU context in version %s",
+                         awq_version_string());
+    return status;
+}
+
+awq_status awq_quantize(awq_context *context, const awq_tensor *w, const awq_search *search,
+                        const awq_quantize_options *options, awq_weight **weight)
+{
+    if (weight == NULL) return awqi_fail(AWQ_ERROR_INVALID, "awq_quantize: weight is NULL");
+    *weight = NULL;
+    if (context == NULL) return awqi_fail(AWQ_ERROR_INVALID, "awq_quantize: context is NULL");
+    awq_quantize_options merged;
+    awq_status status = check_weight(context, w);
+    if (status == AWQ_OK) status = awqi_search_merge_options(search, options, &merged);
+    if (status != AWQ_OK) return awqi_fail_in(status, "awq_quantize");
+
+    struct quantization work = {.context = context, .w = w, .clip = merged.clip, .n = w->shape[0], .k = w->shape[1]};
+    status = awqi_quantizer_resolve(&merged, work.k, &work.quantizer);
+    if (status != AWQ_OK) return awqi_fail_in(status, "awq_quantize");
+    work.groups = awqi_ceil_div(work.k, work.quantizer.group_size);
+    status = load_input_scale(&work, search, merged.input_scale);
+    if (status == AWQ_OK) status = check_clip(&work);
+    if (status == AWQ_OK) status = check_finite(&work);
+    bool record = work.input_scale != NULL && !(merged.flags & AWQ_QUANTIZE_INPUT_SCALE_FOLDED);
+    if (status == AWQ_OK) status = quantize_blocks(&work, record);
+    release_block(&work);
+    if (status != AWQ_OK) {
+        awq_weight_destroy(work.weight);
+        return awqi_fail_in(status, "awq_quantize");
+    }
+    *weight = work.weight;
+    return AWQ_OK;
+}
