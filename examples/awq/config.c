@@ -115,7 +115,7 @@ static bool read_architecture(const struct section *section, struct model_config
     if (!get_string(section, "model_type", NULL, &type)) return false;
     if (!type && !class_name) return wrong(section, "model_type", "is missing");
     for (int i = 0; i < ARCHITECTURES; i++)
-        if (type ? strcmp(type, architectures[i].model_type) == 0 : strcmp(class_name, architectures[i].class_name) == 0)
+        if (strcmp(type ? type : class_name, type ? architectures[i].model_type : architectures[i].class_name) == 0)
             found = i;
     if (found == ARCHITECTURES)
         return unsupported(section, type ? "model_type" : "architectures", type ? type : class_name, supported);
@@ -141,7 +141,7 @@ static bool read_shape(const struct section *section, struct model_config *confi
         return wrong(section, "num_attention_heads", "is %lld, not a multiple of num_key_value_heads, %lld",
                      (long long)config->heads, (long long)config->kv_heads);
     if (!find(section, "head_dim") && !qwen3 && config->hidden % config->heads)
-        return wrong(section, "hidden_size", "is %lld, not a multiple of num_attention_heads, %lld, and head_dim is missing",
+        return wrong(section, "hidden_size", "is %lld, not a multiple of num_attention_heads, %lld, without a head_dim",
                      (long long)config->hidden, (long long)config->heads);
     if (!get_integer(section, "head_dim", qwen3 ? 128 : config->hidden / config->heads, 2, 1024, &config->head_dim))
         return false;
@@ -193,8 +193,8 @@ static bool read_rope_scaling(const struct section *section, struct model_config
         !get_positive(section, "original_max_position_embeddings", -1, &config->rope_original_context))
         return false;
     if (config->rope_high_frequency_factor <= config->rope_low_frequency_factor)
-        return wrong(section, "high_freq_factor", "is %g, not above low_freq_factor, %g", config->rope_high_frequency_factor,
-                     config->rope_low_frequency_factor);
+        return wrong(section, "high_freq_factor", "is %g, not above low_freq_factor, %g",
+                     config->rope_high_frequency_factor, config->rope_low_frequency_factor);
     return true;
 }
 
@@ -233,8 +233,8 @@ static bool read_window(const struct section *section, struct model_config *conf
         const char *expected = windowed ? "sliding_attention" : "full_attention";
         const char *type = json_string_value(json_array_get(types, (size_t)layer));
         if (!type || strcmp(type, expected) != 0)
-            return wrong(section, "layer_types", "says %.40s for layer %lld where the window options say %s; other mixtures "
-                         "are not supported", type ? type : "nothing", (long long)layer, expected);
+            return wrong(section, "layer_types", "says %.40s for layer %lld where the window options say %s; other "
+                         "mixtures are not supported", type ? type : "nothing", (long long)layer, expected);
     }
     return true;
 }
@@ -302,7 +302,7 @@ static bool read_compressed_tensors(const struct section *section, struct model_
         if (!json_is_object(weights.object))
             return wrong(section, "config_groups", "has a group without weights: %.30s", group_name);
         if (json_is_object(json_object_get(group, "input_activations")))
-            return wrong(section, "config_groups", "quantises activations in %.30s, which is not supported", group_name);
+            return wrong(section, "config_groups", "quantises activations in %.30s: not supported", group_name);
         if (!read_compressed_weights(&weights, config)) return false;
     }
     config->quantization = QUANTIZATION_COMPRESSED_TENSORS;

@@ -1,0 +1,530 @@
+/* The weights of a model: found in a checkpoint, checked, and made into linears. */
+#include "model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "progress.h"
+
+static const char *const linear_parts[BLOCK_LINEARS] = {
+    [LINEAR_Q] = "self_attn.q_proj", [LINEAR_K] = "self_attn.k_proj",  [LINEAR_V] = "self_attn.v_proj",
+    [LINEAR_O] = "self_attn.o_proj", [LINEAR_GATE] = "mlp.gate_proj",  [LINEAR_UP] = "mlp.up_proj",
+    [LINEAR_DOWN] = "mlp.down_proj",
+};
+
+void block_tensor_name(int64_t layer, const char *part, char name[TENSOR_NAME_SIZE])
+{
+    snprintf(name, TENSOR_NAME_SIZE, "model.layers.%" PRId64 ".%s", layer, part);
+}
+
+void block_linear_name(int64_t layer, int linear, char name[TENSOR_NAME_SIZE])
+{
+    block_tensor_name(layer, linear_parts[linear], name);
+}
+
+void block_linear_shape(const struct model_config *config, int linear, int64_t *n, int64_t *k)
+{
+    int64_t attention = config->heads * config->head_dim, shared = config->kv_heads * config->head_dim;
+    int64_t outputs[BLOCK_LINEARS] = {
+        attention, shared, shared, config->hidden, config->intermediate, config->intermediate, config->hidden,
+    };
+    *n = outputs[linear];
+    *k = linear == LINEAR_O ? attention : linear == LINEAR_DOWN ? config->intermediate : config->hidden;
+}
+
+bool block_linear_has_bias(const struct model_config *config, int linear)
+{
+    if (linear <= LINEAR_V) return config->qkv_bias;
+    return linear == LINEAR_O ? config->output_bias : config->mlp_bias;
+}
+
+/* ---- finding tensors */
+
+static bool has_tensor(const awq_checkpoint *checkpoint, const char *layer, const char *part)
+{
+    char name[TENSOR_NAME_SIZE + 32];
+    awq_tensor view;
+    snprintf(name, sizeof name, "%s.%s", layer, part);
+    return awq_checkpoint_get(checkpoint, name, &view) == AWQ_OK;
+}
+
+/* A float tensor of the shape [rows][columns], or [columns] when rows is 0. */
+static bool get_tensor(const awq_checkpoint *checkpoint, const char *name, int64_t rows, int64_t columns,
+                       awq_tensor *view)
+{
+    char found[AWQ_MAX_DIMS * 24 + 4] = "[", expected[64];
+    size_t length = 1;
+    awq_status status = awq_checkpoint_get(checkpoint, name, view);
+    if (status == AWQ_ERROR_NOT_FOUND) return cli_error("the checkpoint has no tensor %s", name);
+    if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+    if (view->dtype != AWQ_F32 && view->dtype != AWQ_F16 && view->dtype != AWQ_BF16)
+        return cli_error("%s: has dtype %s; supported are F32, F16 and BF16", name, awq_dtype_name(view->dtype));
+    if (view->ndim == (rows ? 2 : 1) && view->shape[view->ndim - 1] == columns && (!rows || view->shape[0] == rows))
+        return true;
+    for (int i = 0; i < view->ndim; i++)
+        length += (size_t)snprintf(found + length, sizeof found - length, "%s%" PRId64, i ? ", " : "", view->shape[i]);
+    if (rows)
+        snprintf(expected, sizeof expected, "[%" PRId64 ", %" PRId64 "]", rows, columns);
+    else
+        snprintf(expected, sizeof expected, "[%" PRId64 "]", columns);
+    return cli_error("%s: has shape %s]; config.json makes it %s", name, found, expected);
+}
+
+static uint64_t tensor_bytes(const awq_tensor *tensor)
+{
+    uint64_t bytes = awq_dtype_size(tensor->dtype);
+    for (int i = 0; i < tensor->ndim; i++) bytes *= (uint64_t)tensor->shape[i];
+    return bytes;
+}
+
+/* ---- quantised linears */
+
+enum { MAX_PLANES = 4 };
+
+/* How checkpoints of a method spell the planes of a linear; the first is there in any case. */
+static const char *const plane_names[][MAX_PLANES + 1] = {
+    [QUANTIZATION_AWQ] = {"qweight", "scales", "qzeros"},
+    [QUANTIZATION_COMPRESSED_TENSORS] = {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point"},
+};
+
+static enum quantization_method method_of(const awq_checkpoint *checkpoint, const char *name)
+{
+    if (has_tensor(checkpoint, name, plane_names[QUANTIZATION_AWQ][0])) return QUANTIZATION_AWQ;
+    if (has_tensor(checkpoint, name, plane_names[QUANTIZATION_COMPRESSED_TENSORS][0]))
+        return QUANTIZATION_COMPRESSED_TENSORS;
+    return QUANTIZATION_NONE;
+}
+
+/* The planes that are there; returns how many. */
+static size_t find_planes(const awq_checkpoint *checkpoint, const char *name, enum quantization_method method,
+                          const char *names[MAX_PLANES], awq_tensor views[MAX_PLANES])
+{
+    char full[TENSOR_NAME_SIZE + 32];
+    size_t count = 0;
+    for (const char *const *plane = plane_names[method]; *plane; plane++) {
+        snprintf(full, sizeof full, "%s.%s", name, *plane);
+        if (awq_checkpoint_get(checkpoint, full, &views[count]) == AWQ_OK) names[count++] = *plane;
+    }
+    return count;
+}
+
+/* Dense across words since 2026; until then 3-bit codes did not cross words. */
+static int32_t compressed_layout(const awq_tensor *packed, int64_t k, int32_t bits)
+{
+    int64_t per_word = 32 / bits, dense = (k * bits + 31) / 32, sparse = (k + per_word - 1) / per_word;
+    bool is_sparse = packed->ndim == 2 && packed->shape[1] == sparse && sparse != dense;
+    return is_sparse ? AWQ_LAYOUT_COMPRESSED_TENSORS_2025 : AWQ_LAYOUT_COMPRESSED_TENSORS;
+}
+
+static bool unpack_linear(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
+                          const char *name, int64_t n, int64_t k, awq_weight **weight)
+{
+    const char *names[MAX_PLANES];
+    awq_tensor views[MAX_PLANES];
+    const awq_tensor *planes[MAX_PLANES] = {&views[0], &views[1], &views[2], &views[3]};
+    size_t count = find_planes(checkpoint, name, config->quantization, names, views);
+    int32_t layout = AWQ_LAYOUT_GEMM;
+    awq_unpack_options options;
+    awq_weight_info info;
+    if (config->quantization == QUANTIZATION_COMPRESSED_TENSORS)
+        layout = compressed_layout(&views[0], k, config->bits);
+    if (has_tensor(checkpoint, name, "weight_g_idx"))
+        return cli_error("%s.weight_g_idx: groups in another order than the columns are not supported", name);
+    awq_struct_init(&options, sizeof options);
+    options.bits = config->bits;
+    options.group_size = config->group_size;
+    options.flags = config->symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
+    awq_status status = awq_unpack(context, layout, count, names, planes, &options, weight);
+    if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+    awq_struct_init(&info, sizeof info);
+    status = awq_weight_get_info(*weight, &info);
+    if (status == AWQ_OK && info.n == n && info.k == k) return true;
+    awq_weight_destroy(*weight);
+    *weight = NULL;
+    if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+    return cli_error("%s: has shape [%" PRId64 ", %" PRId64 "] unpacked; config.json makes it [%" PRId64 ", %" PRId64 "]",
+                     name, info.n, info.k, n, k);
+}
+
+/* ---- one linear, dense or quantised: whichever tensors are there */
+
+static bool linear_load(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
+                        const char *name, int64_t n, int64_t k, bool needs_bias, struct linear_weights *linear)
+{
+    char full[TENSOR_NAME_SIZE + 32];
+    enum quantization_method method = method_of(checkpoint, name);
+    memset(linear, 0, sizeof *linear);
+    snprintf(full, sizeof full, "%s.bias", name);
+    if ((needs_bias || has_tensor(checkpoint, name, "bias")) && !get_tensor(checkpoint, full, 0, n, &linear->bias))
+        return false;
+    if (method == QUANTIZATION_NONE) {
+        snprintf(full, sizeof full, "%s.weight", name);
+        return get_tensor(checkpoint, full, n, k, &linear->dense);
+    }
+    if (method != config->quantization)
+        return cli_error("%s.%s: is there, but quantization_config in config.json does not say so", name,
+                         plane_names[method][0]);
+    return unpack_linear(context, checkpoint, config, name, n, k, &linear->quantized);
+}
+
+static void linear_weights_clear(struct linear_weights *linear)
+{
+    awq_weight_destroy(linear->quantized);
+    memset(linear, 0, sizeof *linear);
+}
+
+static bool get_block_tensor(const awq_checkpoint *checkpoint, int64_t layer, const char *part, int64_t size,
+                             awq_tensor *view)
+{
+    char name[TENSOR_NAME_SIZE];
+    block_tensor_name(layer, part, name);
+    return get_tensor(checkpoint, name, 0, size, view);
+}
+
+bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
+                        int64_t layer, struct block_weights *weights)
+{
+    struct block_weights result = {.layer = layer};
+    char name[TENSOR_NAME_SIZE];
+    bool ok = get_block_tensor(checkpoint, layer, "input_layernorm.weight", config->hidden, &result.attention_norm) &&
+              get_block_tensor(checkpoint, layer, "post_attention_layernorm.weight", config->hidden, &result.mlp_norm);
+    if (ok && config->qk_norm)
+        ok = get_block_tensor(checkpoint, layer, "self_attn.q_norm.weight", config->head_dim, &result.q_norm) &&
+             get_block_tensor(checkpoint, layer, "self_attn.k_norm.weight", config->head_dim, &result.k_norm);
+    for (int i = 0; ok && i < BLOCK_LINEARS; i++) {
+        int64_t n, k;
+        block_linear_name(layer, i, name);
+        block_linear_shape(config, i, &n, &k);
+        ok = linear_load(context, checkpoint, config, name, n, k, block_linear_has_bias(config, i), &result.linear[i]);
+    }
+    if (!ok) block_weights_clear(&result);
+    *weights = result;
+    return ok;
+}
+
+void block_weights_clear(struct block_weights *weights)
+{
+    for (int i = 0; i < BLOCK_LINEARS; i++) linear_weights_clear(&weights->linear[i]);
+    memset(weights, 0, sizeof *weights);
+}
+
+void block_weights_release(const awq_checkpoint *checkpoint, int64_t layer)
+{
+    char prefix[TENSOR_NAME_SIZE];
+    block_tensor_name(layer, "", prefix);
+    for (int64_t i = 0; i < awq_checkpoint_count(checkpoint); i++) {
+        const char *name = awq_checkpoint_name(checkpoint, i);
+        if (strncmp(name, prefix, strlen(prefix)) == 0) awq_checkpoint_release(checkpoint, name);
+    }
+}
+
+/* ---- preparing to run */
+
+/* A float vector of the model as F32; NULL stays NULL. */
+static bool copy_vector(awq_context *context, const awq_tensor *tensor, const char *what, float **values)
+{
+    void *memory = NULL;
+    awq_tensor copy;
+    *values = NULL;
+    if (!tensor->data) return true;
+    awq_status status = awq_context_allocate(context, (uint64_t)tensor->shape[0] * sizeof(float), &memory);
+    if (status == AWQ_OK) {
+        awq_tensor_init_1d(&copy, memory, AWQ_F32, tensor->shape[0]);
+        status = awq_tensor_copy(context, tensor, &copy, NULL);
+    }
+    if (status == AWQ_OK) {
+        *values = memory;
+        return true;
+    }
+    awq_context_free(context, memory);
+    return cli_library_error(status, "%s", what);
+}
+
+/* The biases of 'count' linears one after the other, zeros where one has none; an empty view when none has. */
+static bool stack_biases(awq_context *context, const struct linear_weights *linears, size_t count,
+                         const int64_t *outputs, const char *what, awq_tensor *stacked)
+{
+    int64_t total = 0, begin = 0;
+    bool any = false;
+    memset(stacked, 0, sizeof *stacked);
+    for (size_t i = 0; i < count; i++) {
+        total += outputs[i];
+        any = any || linears[i].bias.data;
+    }
+    if (!any) return true;
+    void *memory = NULL;
+    awq_status status = awq_context_allocate(context, (uint64_t)total * sizeof(float), &memory);
+    if (status == AWQ_OK) memset(memory, 0, (size_t)total * sizeof(float));
+    for (size_t i = 0; status == AWQ_OK && i < count; begin += outputs[i++]) {
+        awq_tensor part;
+        awq_tensor_init_1d(&part, (float *)memory + begin, AWQ_F32, outputs[i]);
+        if (linears[i].bias.data) status = awq_tensor_copy(context, &linears[i].bias, &part, NULL);
+    }
+    if (status == AWQ_OK) {
+        awq_tensor_init_1d(stacked, memory, AWQ_F32, total);
+        return true;
+    }
+    awq_context_free(context, memory);
+    return cli_library_error(status, "%s: bias", what);
+}
+
+/* The rows of 'count' dense weights of one dtype, one weight after the other, in memory of the context's. */
+static awq_status stack_dense(awq_context *context, const struct linear_weights *linears, size_t count,
+                              awq_tensor *stacked)
+{
+    int64_t rows = 0, columns = linears[0].dense.shape[1];
+    uint64_t size = awq_dtype_size(linears[0].dense.dtype);
+    void *memory = NULL;
+    for (size_t i = 0; i < count; i++) rows += linears[i].dense.shape[0];
+    awq_status status = awq_context_allocate(context, (uint64_t)rows * (uint64_t)columns * size, &memory);
+    if (status != AWQ_OK) return status;
+    awq_tensor_init_2d(stacked, memory, linears[0].dense.dtype, rows, columns);
+    char *next = memory;
+    for (size_t i = 0; status == AWQ_OK && i < count; i++) {
+        awq_tensor part;
+        awq_tensor_init_2d(&part, next, linears[i].dense.dtype, linears[i].dense.shape[0], columns);
+        status = awq_tensor_copy(context, &linears[i].dense, &part, NULL);
+        next += tensor_bytes(&part);
+    }
+    if (status != AWQ_OK) awq_context_free(context, memory);
+    return status;
+}
+
+/* Whether linears of one input can become one: dense ones of one dtype, or quantised ones alike. */
+static bool can_fuse(const struct linear_weights *linears, size_t count)
+{
+    awq_weight_info first, other;
+    awq_struct_init(&first, sizeof first);
+    awq_struct_init(&other, sizeof other);
+    if (linears[0].quantized && awq_weight_get_info(linears[0].quantized, &first) != AWQ_OK) return false;
+    for (size_t i = 1; i < count; i++) {
+        if (!linears[0].quantized != !linears[i].quantized) return false;
+        if (!linears[0].quantized && linears[0].dense.dtype != linears[i].dense.dtype) return false;
+        if (!linears[0].quantized) continue;
+        if (awq_weight_get_info(linears[i].quantized, &other) != AWQ_OK || first.bits != other.bits ||
+            first.group_size != other.group_size || first.flags != other.flags ||
+            first.scale_dtype != other.scale_dtype || first.has_input_scale || other.has_input_scale)
+            return false;
+    }
+    return true;
+}
+
+static awq_status make_linear(awq_context *context, const struct linear_weights *linears, size_t count,
+                              const awq_linear_options *options, awq_linear **linear)
+{
+    awq_status status;
+    if (linears[0].quantized) {
+        const awq_weight *parts[3];
+        awq_weight *whole = NULL;
+        if (count == 1) return awq_linear_create(context, linears[0].quantized, options, linear);
+        for (size_t i = 0; i < count; i++) parts[i] = linears[i].quantized;
+        status = awq_weight_concatenate(count, parts, &whole);
+        if (status == AWQ_OK) status = awq_linear_create(context, whole, options, linear);
+        awq_weight_destroy(whole);
+        return status;
+    }
+    if (count == 1) return awq_linear_create_dense(context, &linears[0].dense, options, linear);
+    awq_tensor whole;
+    status = stack_dense(context, linears, count, &whole);
+    if (status != AWQ_OK) return status;
+    status = awq_linear_create_dense(context, &whole, options, linear);
+    awq_context_free(context, whole.data);
+    return status;
+}
+
+/* One linear from 'count' that share an input. */
+static bool linear_create(awq_context *context, const struct linear_weights *linears, size_t count,
+                          const int64_t *outputs, uint32_t flags, const char *name, awq_linear **linear)
+{
+    awq_linear_options options;
+    awq_tensor bias;
+    if (!stack_biases(context, linears, count, outputs, name, &bias)) return false;
+    awq_struct_init(&options, sizeof options);
+    options.flags = flags;
+    options.bias = bias.data ? &bias : NULL;
+    awq_status status = make_linear(context, linears, count, &options, linear);
+    awq_context_free(context, bias.data);
+    return status == AWQ_OK || cli_library_error(status, "%s", name);
+}
+
+/* 'count' linears from 'first' on: into *fused when they can be, else each into its own place. */
+static bool create_group(awq_context *context, const struct model_config *config, const struct block_weights *weights,
+                         int first, size_t count, uint32_t fused_flags, bool fuse, awq_linear **fused,
+                         awq_linear *apart[BLOCK_LINEARS])
+{
+    const struct linear_weights *linears = weights->linear + first;
+    int64_t outputs[BLOCK_LINEARS], k;
+    char name[TENSOR_NAME_SIZE];
+    for (int i = 0; i < BLOCK_LINEARS; i++) block_linear_shape(config, i, &outputs[i], &k);
+    block_linear_name(weights->layer, first, name);
+    if (fuse && can_fuse(linears, count))
+        return linear_create(context, linears, count, outputs + first, fused_flags, name, fused);
+    for (size_t i = 0; i < count; i++) {
+        block_linear_name(weights->layer, first + (int)i, name);
+        if (!linear_create(context, linears + i, 1, outputs + first + i, 0, name, &apart[(size_t)first + i]))
+            return false;
+    }
+    return true;
+}
+
+bool block_create(awq_context *context, const struct model_config *config, const struct block_weights *weights,
+                  bool fuse, struct block *block)
+{
+    struct block result = {.layer = weights->layer};
+    char name[TENSOR_NAME_SIZE];
+    block_tensor_name(weights->layer, "norms", name);
+    bool ok = copy_vector(context, &weights->attention_norm, name, &result.attention_norm) &&
+              copy_vector(context, &weights->mlp_norm, name, &result.mlp_norm) &&
+              copy_vector(context, &weights->q_norm, name, &result.q_norm) &&
+              copy_vector(context, &weights->k_norm, name, &result.k_norm) &&
+              create_group(context, config, weights, LINEAR_Q, 3, 0, fuse, &result.qkv, result.linear) &&
+              create_group(context, config, weights, LINEAR_O, 1, 0, false, NULL, result.linear) &&
+              create_group(context, config, weights, LINEAR_GATE, 2, AWQ_LINEAR_SILU_MUL, fuse, &result.gate_up,
+                           result.linear) &&
+              create_group(context, config, weights, LINEAR_DOWN, 1, 0, false, NULL, result.linear);
+    if (!ok) block_clear(context, &result);
+    *block = result;
+    return ok;
+}
+
+void block_clear(awq_context *context, struct block *block)
+{
+    for (int i = 0; i < BLOCK_LINEARS; i++) awq_linear_destroy(block->linear[i]);
+    awq_linear_destroy(block->qkv);
+    awq_linear_destroy(block->gate_up);
+    awq_context_free(context, block->attention_norm);
+    awq_context_free(context, block->mlp_norm);
+    awq_context_free(context, block->q_norm);
+    awq_context_free(context, block->k_norm);
+    memset(block, 0, sizeof *block);
+}
+
+/* ---- the whole model */
+
+static void count_tensor(struct model_sizes *sizes, const awq_tensor *tensor)
+{
+    if (!tensor->data) return;
+    uint64_t bytes = tensor_bytes(tensor);
+    sizes->total_bytes += bytes;
+    sizes->total_weights += (int64_t)(bytes / awq_dtype_size(tensor->dtype));
+}
+
+static void count_linear(const struct model *model, const char *name, const struct linear_weights *linear, int64_t n,
+                         int64_t k, struct model_sizes *sizes)
+{
+    const char *names[MAX_PLANES];
+    awq_tensor planes[MAX_PLANES];
+    count_tensor(sizes, &linear->dense);
+    count_tensor(sizes, &linear->bias);
+    if (!linear->quantized) return;
+    size_t count = find_planes(model->checkpoint, name, model->config.quantization, names, planes);
+    for (size_t i = 0; i < count; i++) sizes->quantized_bytes += tensor_bytes(&planes[i]);
+    for (size_t i = 0; i < count; i++) sizes->total_bytes += tensor_bytes(&planes[i]);
+    sizes->quantized_weights += n * k;
+    sizes->total_weights += n * k;
+}
+
+static void count_block(const struct model *model, const struct block_weights *weights, struct model_sizes *sizes)
+{
+    char name[TENSOR_NAME_SIZE];
+    count_tensor(sizes, &weights->attention_norm);
+    count_tensor(sizes, &weights->mlp_norm);
+    count_tensor(sizes, &weights->q_norm);
+    count_tensor(sizes, &weights->k_norm);
+    for (int i = 0; i < BLOCK_LINEARS; i++) {
+        int64_t n, k;
+        block_linear_name(weights->layer, i, name);
+        block_linear_shape(&model->config, i, &n, &k);
+        count_linear(model, name, &weights->linear[i], n, k, sizes);
+    }
+}
+
+static bool open_block(struct model *model, int64_t layer, bool fuse)
+{
+    struct block_weights weights;
+    if (!block_weights_load(model->context, model->checkpoint, &model->config, layer, &weights)) return false;
+    count_block(model, &weights, &model->sizes);
+    bool ok = block_create(model->context, &model->config, &weights, fuse, &model->blocks[layer]);
+    block_weights_clear(&weights);
+    block_weights_release(model->checkpoint, layer);
+    return ok;
+}
+
+static bool open_blocks(struct model *model, bool fuse)
+{
+    struct progress progress;
+    bool ok = true;
+    model->blocks = calloc((size_t)model->config.layers, sizeof *model->blocks);
+    if (!model->blocks) return cli_error("out of memory");
+    progress_begin(&progress, "Loading");
+    for (int64_t layer = 0; ok && layer < model->config.layers; layer++) {
+        ok = open_block(model, layer, fuse);
+        if (ok && progress_update(&progress, (uint64_t)layer + 1, (uint64_t)model->config.layers))
+            ok = cli_error("interrupted");
+    }
+    progress_end(&progress);
+    return ok;
+}
+
+/* Embedding, final norm and head. */
+static bool open_ends(struct model *model)
+{
+    const struct model_config *config = &model->config;
+    struct linear_weights head = {0};
+    awq_tensor norm;
+    if (!get_tensor(model->checkpoint, "model.embed_tokens.weight", config->vocabulary, config->hidden,
+                    &model->embedding) ||
+        !get_tensor(model->checkpoint, "model.norm.weight", 0, config->hidden, &norm))
+        return false;
+    if (config->tied_head)
+        head.dense = model->embedding;
+    else if (!linear_load(model->context, model->checkpoint, config, "lm_head", config->vocabulary, config->hidden,
+                          false, &head))
+        return false;
+    count_tensor(&model->sizes, &model->embedding);
+    count_tensor(&model->sizes, &norm);
+    if (!config->tied_head)
+        count_linear(model, "lm_head", &head, config->vocabulary, config->hidden, &model->sizes);
+    bool ok = copy_vector(model->context, &norm, "model.norm.weight", &model->final_norm) &&
+              linear_create(model->context, &head, 1, &config->vocabulary, 0,
+                            config->tied_head ? "model.embed_tokens.weight" : "lm_head", &model->head);
+    linear_weights_clear(&head);
+    awq_checkpoint_release(model->checkpoint, config->tied_head ? "model.embed_tokens.weight" : "lm_head.weight");
+    return ok;
+}
+
+bool model_open(awq_context *context, const char *directory, const struct model_options *options, struct model **model)
+{
+    bool fuse = !options || !options->no_fuse;
+    struct model *result = calloc(1, sizeof *result);
+    *model = NULL;
+    if (!result) return cli_error("out of memory");
+    result->context = context;
+    if (!model_config_load(directory, &result->config)) goto fail;
+    awq_status status = awq_checkpoint_open(context, directory, &result->checkpoint);
+    if (status != AWQ_OK) {
+        cli_library_error(status, "%s", directory);
+        goto fail;
+    }
+    if (!open_ends(result) || !open_blocks(result, fuse)) goto fail;
+    *model = result;
+    return true;
+fail:
+    model_close(result);
+    return false;
+}
+
+void model_close(struct model *model)
+{
+    if (!model) return;
+    for (int64_t i = 0; model->blocks && i < model->config.layers; i++) block_clear(model->context, &model->blocks[i]);
+    free(model->blocks);
+    awq_linear_destroy(model->head);
+    awq_context_free(model->context, model->final_norm);
+    awq_checkpoint_destroy(model->checkpoint);
+    model_config_clear(&model->config);
+    free(model);
+}
