@@ -5,16 +5,16 @@
  * O(n log n). */
 #include "tokenizer_bpe.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "reason.h"
 #include "utf8.h"
 
 /* A vocabulary made by a stranger may collide on purpose; no honest one comes near this many steps. */
-enum { MAX_PROBES = 4096 };
+enum { MAX_PROBES = 1000 };
 
 /* Text of token 'id' in the arena; unused ids have offset UNUSED. */
 struct bpe_token {
@@ -131,17 +131,6 @@ int32_t bpe_vocabulary(const struct bpe *bpe)
 }
 
 /* ----------------------------------------------------------------------------------- loading */
-
-static bool refuse(char *reason, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static bool refuse(char *reason, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(reason, REASON_SIZE, format, arguments);
-    va_end(arguments);
-    return false;
-}
 
 static bool load_token(struct bpe *bpe, const char *text, const json_t *value, char *reason)
 {

@@ -6,11 +6,11 @@
 
 #include "buffer.h"
 
-enum { REASON_SIZE = 256, MAX_TOKEN_ID = (1 << 24) - 1 };
+enum { MAX_TOKEN_ID = (1 << 24) - 1 };
 
 struct bpe;
 
-/* From the "model" object of a tokenizer.json.  NULL with a reason of at most REASON_SIZE bytes when it is none. */
+/* From the "model" object of a tokenizer.json.  NULL with a reason (reason.h) when it is none. */
 struct bpe *bpe_create(const json_t *model, char *reason);
 void bpe_destroy(struct bpe *bpe);
 
