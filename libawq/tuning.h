@@ -28,7 +28,9 @@ struct awq_tuning {
     struct awqi_tuning_entry *entries;
 };
 
-const awq_tuning *awqi_tuning_retain(const awq_tuning *tuning);
+/* Both accept NULL. */
+awq_tuning *awqi_tuning_retain(const awq_tuning *tuning);
+void awqi_tuning_release(awq_tuning *tuning);
 
 /* AWQ_ERROR_VERSION unless 'tuning' was measured on the device of 'context' with the kernels it has now. */
 awq_status awqi_tuning_check(const awq_tuning *tuning, const awq_context *context);

@@ -1,0 +1,111 @@
+/* Kernel choice: a pure function of a device's properties and a product's shape. */
+#include "internal.h"
+
+#include <stdio.h>
+
+static const char *const names[] = {
+    [AWQ_KERNEL_AUTO] = "auto",   [AWQ_KERNEL_REFERENCE] = "reference", [AWQ_KERNEL_GEMV] = "gemv",
+    [AWQ_KERNEL_GEMM] = "gemm",   [AWQ_KERNEL_MARLIN] = "marlin",       [AWQ_KERNEL_HOPPER] = "hopper",
+    [AWQ_KERNEL_DEQUANT] = "dequant",
+};
+
+enum { KERNELS = sizeof names / sizeof *names };
+
+const char *awq_kernel_name(int32_t kernel)
+{
+    return kernel >= 0 && kernel < KERNELS ? names[kernel] : NULL;
+}
+
+enum { CPU_GEMV_ROWS = 8 }; /* that one sweep over the weight serves; the tiles of a gemm are 12 rows high */
+
+static int32_t choose_cpu(const awq_kernel_request *request)
+{
+    return request->rows <= CPU_GEMV_ROWS ? AWQ_KERNEL_GEMV : AWQ_KERNEL_GEMM;
+}
+
+/* What is said of each kernel. */
+typedef char reason[128];
+
+static void explain_cpu(const awq_kernel_request *request, reason reasons[KERNELS])
+{
+    long long rows = (long long)request->rows;
+    bool few = rows <= CPU_GEMV_ROWS;
+    snprintf(reasons[AWQ_KERNEL_REFERENCE], sizeof *reasons, "it defines the result and is slow");
+    snprintf(reasons[AWQ_KERNEL_GEMV], sizeof *reasons,
+             few ? "%lld rows; one sweep over the weight serves up to %d" : "%lld rows; each %d need a sweep over the weight",
+             rows, (int)CPU_GEMV_ROWS);
+    snprintf(reasons[AWQ_KERNEL_GEMM], sizeof *reasons,
+             few ? "%lld rows leave much of a 12-row tile empty" : "%lld rows share each block of unpacked weights", rows);
+    snprintf(reasons[AWQ_KERNEL_MARLIN], sizeof *reasons, "a CUDA kernel");
+    snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons, "a CUDA kernel");
+    snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons, "gemm unpacks weights block by block as it goes");
+}
+
+static void append(char *text, size_t capacity, int32_t kernel, const char *verdict, const char *reason)
+{
+    size_t length = strlen(text);
+    snprintf(text + length, capacity - length, "%s: %s: %s\n", names[kernel], verdict, reason);
+}
+
+/* Zero means the default, as the header says; what remains must make sense. */
+static awq_status resolve(awq_kernel_request *request)
+{
+    if (request->bits == 0) request->bits = 4;
+    if (request->group_size == 0) request->group_size = 128;
+    if (request->dtype == 0) request->dtype = AWQ_F16;
+    int32_t bits = request->bits;
+    if (bits != 2 && bits != 3 && bits != 4 && bits != 8 && bits != 16 && bits != 32)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: %d bits; 2, 3, 4, 8, or 16 and 32 for dense weights", bits);
+    if (request->n < 1 || request->k < 1 || request->rows < 1)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: n = %lld, k = %lld, rows = %lld", (long long)request->n,
+                         (long long)request->k, (long long)request->rows);
+    if (request->group_size < AWQ_GROUP_PER_ROW)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: group_size %lld", (long long)request->group_size);
+    if (request->dtype != AWQ_F32 && request->dtype != AWQ_F16 && request->dtype != AWQ_BF16)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: activations of dtype %s (%d)",
+                         awq_dtype_name(request->dtype), request->dtype);
+    if (request->activation < AWQ_ACTIVATION_DEFAULT || request->activation > AWQ_ACTIVATION_INT8)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: activation %d", request->activation);
+    return awqi_check_flags(request->flags, AWQ_QUANTIZE_SYMMETRIC, "awq_kernel_request");
+}
+
+static awq_status check_supported(const awq_device_info *device, const awq_kernel_request *request)
+{
+    if (device->device_type == AWQ_DEVICE_CUDA)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "cuda: reference, gemv, gemm, marlin, hopper and dequant are not in this "
+                                                "version (%s) of the library",
+                         awq_version_string());
+    if (request->activation > AWQ_ACTIVATION_EXACT)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "cpu: reference, gemv and gemm of this version (%s) are exact; activation mode "
+                                                "%d is not",
+                         awq_version_string(), request->activation);
+    return AWQ_OK;
+}
+
+awq_status awq_kernel_select(const awq_device_info *device, const awq_kernel_request *request, int32_t *kernel, char *buffer,
+                             size_t capacity, size_t *length)
+{
+    if (device == NULL || request == NULL || kernel == NULL)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_select: %s is NULL",
+                         device == NULL ? "device" : request == NULL ? "request" : "kernel");
+    awq_device_info on;
+    awq_kernel_request want;
+    awq_status status = awqi_import(&on, sizeof on, device, "awq_device_info");
+    if (status == AWQ_OK) status = awqi_import(&want, sizeof want, request, "awq_kernel_request");
+    if (status == AWQ_OK && on.device_type != AWQ_DEVICE_CPU && on.device_type != AWQ_DEVICE_CUDA)
+        status = awqi_fail(AWQ_ERROR_INVALID, "awq_device_info: device_type %d", on.device_type);
+    if (status == AWQ_OK) status = resolve(&want);
+    if (status == AWQ_OK) status = check_supported(&on, &want);
+    if (status != AWQ_OK) return status;
+
+    *kernel = choose_cpu(&want);
+    if (buffer == NULL && length == NULL) return AWQ_OK;
+    reason reasons[KERNELS];
+    explain_cpu(&want, reasons);
+    char text[1024] = "";
+    append(text, sizeof text, *kernel, "taken", reasons[*kernel]);
+    for (int32_t i = AWQ_KERNEL_REFERENCE; i < KERNELS; i++)
+        if (i != *kernel) append(text, sizeof text, i, "passed over", reasons[i]);
+    awqi_copy_text(text, buffer, capacity, length);
+    return AWQ_OK;
+}
