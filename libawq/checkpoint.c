@@ -91,8 +91,8 @@ static awq_status check_weight_map(json_t *weight_map, const char *path)
         return awqi_fail(AWQ_ERROR_FORMAT, "%s: \"weight_map\" is missing, empty or not an object", path);
     json_object_foreach(weight_map, tensor, shard)
         if (!json_is_string(shard) || !is_plain_name(json_string_value(shard)))
-            return awqi_fail(AWQ_ERROR_FORMAT, "%s: tensor \"%.*s\": \"%.*s\" is not the name of a file beside the index",
-                             path, SHOWN_NAME_BYTES, tensor, SHOWN_NAME_BYTES,
+            return awqi_fail(AWQ_ERROR_FORMAT, "%s: tensor \"%.*s\": \"%.*s\" is no file beside the index", path,
+                             SHOWN_NAME_BYTES, tensor, SHOWN_NAME_BYTES,
                              json_is_string(shard) ? json_string_value(shard) : "");
     return AWQ_OK;
 }
@@ -106,8 +106,8 @@ static awq_status read_weight_map(const char *path, json_t **weight_map)
         status = awqi_fail(AWQ_ERROR_FORMAT, "%s: %llu bytes are too many for an index", path,
                            (unsigned long long)mapping.size);
     /* An empty file has no mapping; the parser says what is wrong with it. */
-    if (status == AWQ_OK)
-        status = awqi_parse_json_object(mapping.data != NULL ? (const void *)mapping.data : "", mapping.size, path, &index);
+    const void *text = mapping.data != NULL ? (const void *)mapping.data : "";
+    if (status == AWQ_OK) status = awqi_parse_json_object(text, mapping.size, path, &index);
     awqi_unmap_file(&mapping);
     if (status == AWQ_OK) status = check_weight_map(json_object_get(index, "weight_map"), path);
     if (status == AWQ_OK) *weight_map = json_incref(json_object_get(index, "weight_map"));
@@ -149,8 +149,8 @@ static awq_status compare_with_index(const awq_checkpoint *checkpoint, json_t *w
     awq_tensor view;
     json_object_foreach(weight_map, name, shard)
         if (awq_checkpoint_get(checkpoint, name, &view) != AWQ_OK)
-            return awqi_fail(AWQ_ERROR_FORMAT, "%s: tensor \"%.*s\" is missing in \"%.*s\"", path, SHOWN_NAME_BYTES, name,
-                             SHOWN_NAME_BYTES, json_string_value(shard));
+            return awqi_fail(AWQ_ERROR_FORMAT, "%s: tensor \"%.*s\" is missing in \"%.*s\"", path, SHOWN_NAME_BYTES,
+                             name, SHOWN_NAME_BYTES, json_string_value(shard));
     return AWQ_OK;
 }
 

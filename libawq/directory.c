@@ -120,8 +120,8 @@ static awq_status move_to_free_name(const struct awqi_atomic_directory *director
     return awqi_fail_io("rename the finished directory to", directory->path);
 }
 
-/* For file systems that cannot exchange two names.  The old directory steps aside, then the new one takes its place; a kill
- * between the two leaves both, complete, beside the name. */
+/* For file systems that cannot exchange two names.  The old directory steps aside, then the new one takes its place; a
+ * kill between the two leaves both, complete, beside the name. */
 static awq_status replace_in_two_steps(const struct awqi_atomic_directory *directory, char **former)
 {
     char *aside;

@@ -19,6 +19,8 @@ awq_status awqi_atomic_directory_open(awq_context *context, const char *path, bo
 
 /* Files in it must have been synced.  May be tried again after a failure that left 'temporary'. */
 awq_status awqi_atomic_directory_commit(struct awqi_atomic_directory *directory);
-void awqi_atomic_directory_discard(struct awqi_atomic_directory *directory); /* harmless after commit; frees the names */
+
+/* Delete what was not committed, and free the names. */
+void awqi_atomic_directory_discard(struct awqi_atomic_directory *directory);
 
 #endif /* AWQI_DIRECTORY_H */

@@ -18,8 +18,9 @@ enum {
 
 awq_status awqi_fail_io(const char *action, const char *path)
 {
-    int reason = errno;
-    awq_status status = reason == ENOENT ? AWQ_ERROR_NOT_FOUND : reason == ENOMEM ? AWQ_ERROR_OUT_OF_MEMORY : AWQ_ERROR_IO;
+    awq_status status = errno == ENOENT   ? AWQ_ERROR_NOT_FOUND
+                        : errno == ENOMEM ? AWQ_ERROR_OUT_OF_MEMORY
+                                          : AWQ_ERROR_IO;
     return awqi_fail(status, "%s: cannot %s: %m", path, action);
 }
 

@@ -195,8 +195,8 @@ static awq_status check_coverage(struct awqi_safetensors *file)
     for (int64_t i = 0; i < file->count; i++) {
         const struct awqi_safetensors_tensor *tensor = &file->tensors[i];
         if (tensor->begin < covered)
-            return awqi_fail(AWQ_ERROR_FORMAT, "%s: tensor \"%.*s\" begins at byte %llu, inside \"%.*s\", which ends at "
-                             "%llu", file->path, SHOWN_NAME_BYTES, tensor->name, (unsigned long long)tensor->begin,
+            return awqi_fail(AWQ_ERROR_FORMAT, "%s: tensor \"%.*s\" begins at byte %llu, but \"%.*s\" ends at %llu",
+                             file->path, SHOWN_NAME_BYTES, tensor->name, (unsigned long long)tensor->begin,
                              SHOWN_NAME_BYTES, tensor[-1].name, (unsigned long long)covered);
         if (tensor->begin > covered)
             return awqi_fail(AWQ_ERROR_FORMAT, "%s: bytes %llu to %llu, before tensor \"%.*s\", belong to no tensor",
