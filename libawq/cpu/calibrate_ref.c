@@ -100,8 +100,8 @@ static void multiply_add(struct gram_tile *tile, int64_t rows)
         }
 }
 
-/* Squares above the diagonal and on it are computed, and copied to where they are mirrored: w x_i is exact in double, so
- * that both would be the same bits. */
+/* Squares above the diagonal and on it are computed, and copied to where they are mirrored: w x_i is exact in double,
+ * so that both would be the same bits. */
 static void accumulate_tile(void *user_data, int64_t index)
 {
     const struct accumulation *job = user_data;

@@ -1,0 +1,25 @@
+/* The inside of awq_calibration, shared with the archive that saves it and the search that reads it. */
+#ifndef AWQI_CALIBRATION_H
+#define AWQI_CALIBRATION_H
+
+#include "backend.h"
+#include "row_sample.h"
+
+#include <stdatomic.h>
+
+struct awq_calibration {
+    atomic_int references; /* the caller's handle and the searches over it */
+    awq_context *context;
+    int64_t channels;
+    uint32_t flags; /* AWQ_CALIBRATION_GRAM */
+    int64_t rows;   /* of nonzero weight */
+    double weight_high, weight_low;
+    struct awqi_channel_sums sums;  /* five arrays of one allocation, which begins at abs_high */
+    double *gram;                   /* [channels][channels], symmetric: weighted sums of x_i x_j; NULL without the flag */
+    struct awqi_row_sample *sample; /* looking at it may sort it, also through a const calibration */
+};
+
+/* Another reference, given back with awq_calibration_destroy. */
+awq_calibration *awqi_calibration_retain(const awq_calibration *calibration);
+
+#endif /* AWQI_CALIBRATION_H */
