@@ -145,8 +145,8 @@ static bool unpack_linear(awq_context *context, const awq_checkpoint *checkpoint
     awq_weight_destroy(*weight);
     *weight = NULL;
     if (status != AWQ_OK) return cli_library_error(status, "%s", name);
-    return cli_error("%s: has shape [%" PRId64 ", %" PRId64 "] unpacked; config.json makes it [%" PRId64 ", %" PRId64 "]",
-                     name, info.n, info.k, n, k);
+    return cli_error("%s: unpacks to [%" PRId64 ", %" PRId64 "]; config.json makes it [%" PRId64 ", %" PRId64 "]", name,
+                     info.n, info.k, n, k);
 }
 
 /* ---- one linear, dense or quantised: whichever tensors are there */
@@ -403,6 +403,25 @@ void block_clear(awq_context *context, struct block *block)
 }
 
 /* ---- the whole model */
+
+static void print_log(void *user_data, int32_t level, const char *message, size_t length)
+{
+    (void)user_data;
+    (void)level;
+    cli_warning("%.*s", (int)length, message);
+}
+
+bool context_open(int threads, uint64_t memory_limit_bytes, awq_context **context)
+{
+    awq_context_options options;
+    awq_struct_init(&options, sizeof options);
+    options.threads = threads;
+    options.memory_limit_bytes = memory_limit_bytes;
+    options.log = print_log;
+    options.log_level = AWQ_LOG_WARNING;
+    awq_status status = awq_context_create(&options, context);
+    return status == AWQ_OK || cli_library_error(status, "cannot start");
+}
 
 static void count_tensor(struct model_sizes *sizes, const awq_tensor *tensor)
 {

@@ -1,7 +1,8 @@
 /* Decoder models of the llama family: their configuration, weights, forward pass and key/value cache.
  *
- * config.c reads config.json, model.c the weights, forward.c computes.  Activations are F32, row-major, one row a token.
- * Functions that can fail return false when they did, and have said why (cli_error); they leave their outputs empty. */
+ * config.c reads config.json, model.c the weights, forward.c computes.  Activations are F32, row-major, one row a
+ * token.  Functions that can fail return false when they did, and have said why (cli_error); they leave their outputs
+ * empty. */
 #ifndef AWQ_APP_MODEL_H
 #define AWQ_APP_MODEL_H
 
@@ -93,8 +94,9 @@ void block_weights_clear(struct block_weights *weights);
 /* Let the pages of the block's tensors leave memory.  Views stay valid. */
 void block_weights_release(const awq_checkpoint *checkpoint, int64_t layer);
 
-/* A block prepared to run.  Linears that share an input are one where they could be fused: then 'qkv' (rows of q, k, v)
- * stands in for the first three of 'linear', and 'gate_up' (with AWQ_LINEAR_SILU_MUL) for gate and up, which are NULL. */
+/* A block prepared to run.  Linears that share an input are one where they could be fused: then 'qkv' (rows of q, k,
+ * v) stands in for the first three of 'linear', and 'gate_up' (with AWQ_LINEAR_SILU_MUL) for gate and up, which are
+ * NULL. */
 struct block {
     int64_t layer;
     awq_linear *qkv, *gate_up;
@@ -131,6 +133,10 @@ struct model {
     struct model_sizes sizes;
 };
 
+/* A context on the processor for the options --threads and --memory-limit, 0 for their defaults.  What the library
+ * warns of is printed. */
+bool context_open(int threads, uint64_t memory_limit_bytes, awq_context **context);
+
 /* Open a model directory and prepare all its weights.  'options' may be NULL. */
 bool model_open(awq_context *context, const char *directory, const struct model_options *options,
                 struct model **model);
@@ -138,13 +144,13 @@ void model_close(struct model *model);
 
 /* ---- forward.c */
 
-/* Room to run in: activations of up to max_rows tokens, and keys and values of 'sequences' sequences of up to 'capacity'
- * positions.  All of it is allocated through the context, when the session is created. */
+/* Room to run in: activations of up to max_rows tokens, and keys and values of 'sequences' sequences of up to
+ * 'capacity' positions.  All of it is allocated through the context, when the session is created. */
 struct session_options {
     int64_t max_rows;  /* tokens of all sequences together in one call */
     int64_t sequences;
     int64_t capacity;  /* positions of each */
-    bool retain;       /* keep the keys and values of every layer from call to call (generation) rather than of one layer */
+    bool retain;       /* keep keys and values from call to call, of every layer (generation) */
 };
 
 struct session;
@@ -187,13 +193,14 @@ enum block_point { POINT_QKV, POINT_O, POINT_GATE_UP, POINT_DOWN, BLOCK_POINTS }
 /* Sees x[rows][inputs] at such a point; a failure ends the pass and is returned. */
 typedef bool (*block_tap)(void *user_data, enum block_point point, const float *x, int64_t rows, int64_t inputs);
 
-/* One whole block, in place: hidden += attention(norm(hidden)), then hidden += mlp(norm(hidden)).  'tap' may be NULL. */
+/* One whole block, in place: hidden += attention(norm(hidden)), then hidden += mlp(norm(hidden)).  'tap' may be
+ * NULL. */
 bool block_forward(struct session *session, const struct block *block, const struct batch *batch, float *hidden,
                    block_tap tap, void *tap_data);
 
 /* Its halves, from inputs that are normalised already.  'residual' is added to 'output' and may be 'output' itself or
- * NULL.  A caller may swap linears in a copy of the struct block to see what others would give; each half reads only the
- * linears of its own.
+ * NULL.  A caller may swap linears in a copy of the struct block to see what others would give; each half reads only
+ * the linears of its own.
  *   context[rows][heads * head_dim] is the input of o; middle[rows][intermediate] the input of down. */
 bool block_context(struct session *session, const struct block *block, const struct batch *batch,
                    const float *normed, float *context);
