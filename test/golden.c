@@ -18,6 +18,9 @@ static const struct section {
     {"1_pseudo_quantize", golden_pseudo_quantize},
     {"2_layout", golden_layout},
     {"3_dequant_matmul", golden_dequant_matmul},
+    {"4_scale_search", golden_scale_search},
+    {"5_clip_search", golden_clip_search},
+    {"6_fold", golden_fold},
 };
 
 enum { MAX_OUTPUTS = 32, MAX_REASONS = 64, MAX_REPORTS = 8 };

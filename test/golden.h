@@ -21,6 +21,9 @@ typedef void (*golden_handler)(struct golden_case *test);
 void golden_pseudo_quantize(struct golden_case *test); /* golden_quantize.c */
 void golden_layout(struct golden_case *test);          /* golden_layout.c */
 void golden_dequant_matmul(struct golden_case *test);
+void golden_scale_search(struct golden_case *test); /* golden_search.c */
+void golden_clip_search(struct golden_case *test);
+void golden_fold(struct golden_case *test); /* golden_fold.c */
 
 /* The runner's context: the CPU, as many threads as there are. */
 awq_context *golden_context(const struct golden_case *test);
