@@ -28,6 +28,9 @@ struct awq_tuning {
     struct awqi_tuning_entry *entries;
 };
 
+/* A tuning of 'count' blank entries, of which the caller fills everything but references and context. */
+awq_status awqi_tuning_create(awq_context *context, int64_t count, awq_tuning **tuning);
+
 /* Both accept NULL. */
 awq_tuning *awqi_tuning_retain(const awq_tuning *tuning);
 void awqi_tuning_release(awq_tuning *tuning);
