@@ -488,16 +488,20 @@ static bool open_blocks(struct model *model, bool fuse)
     return ok;
 }
 
+bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config, awq_tensor *embedding,
+                     awq_tensor *norm)
+{
+    return get_tensor(checkpoint, "model.embed_tokens.weight", config->vocabulary, config->hidden, embedding) &&
+           get_tensor(checkpoint, "model.norm.weight", 0, config->hidden, norm);
+}
+
 /* Embedding, final norm and head. */
 static bool open_ends(struct model *model)
 {
     const struct model_config *config = &model->config;
     struct linear_weights head = {0};
     awq_tensor norm;
-    if (!get_tensor(model->checkpoint, "model.embed_tokens.weight", config->vocabulary, config->hidden,
-                    &model->embedding) ||
-        !get_tensor(model->checkpoint, "model.norm.weight", 0, config->hidden, &norm))
-        return false;
+    if (!model_ends_find(model->checkpoint, config, &model->embedding, &norm)) return false;
     if (config->tied_head)
         head.dense = model->embedding;
     else if (!linear_load(model->context, model->checkpoint, config, "lm_head", config->vocabulary, config->hidden,

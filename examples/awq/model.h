@@ -133,6 +133,10 @@ struct model {
     struct model_sizes sizes;
 };
 
+/* Find the embedding and the final norm, and check their shapes. */
+bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config, awq_tensor *embedding,
+                     awq_tensor *norm);
+
 /* A context on the processor for the options --threads and --memory-limit, 0 for their defaults.  What the library
  * warns of is printed. */
 bool context_open(int threads, uint64_t memory_limit_bytes, awq_context **context);
