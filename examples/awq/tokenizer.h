@@ -41,7 +41,6 @@ struct token_stream {
     const struct tokenizer *tokenizer;
     struct text_buffer bytes; /* of a character that is not complete */
     bool started;             /* a token with text has been seen */
-    bool stripped;            /* so has the space that a text begins with in some vocabularies */
 };
 
 void token_stream_begin(struct token_stream *stream, const struct tokenizer *tokenizer);
