@@ -31,9 +31,9 @@ bool probe_strips_space(const sentencepiece::SentencePieceProcessor &processor)
     for (int id = 0; id < processor.GetPieceSize(); id++) {
         const std::string &piece = processor.IdToPiece(id);
         if (piece.size() <= space.size() || piece.compare(0, space.size(), space) != 0) continue;
-        std::string text;
-        if (!processor.Decode(std::vector<int>{id}, &text).ok()) continue;
-        return text.empty() || text[0] != ' ';
+        std::string text, plain = piece;
+        for (size_t at; (at = plain.find(space)) != std::string::npos;) plain.replace(at, space.size(), " ");
+        if (processor.Decode(std::vector<int>{id}, &text).ok()) return text != plain;
     }
     return false;
 }
