@@ -160,10 +160,8 @@ static void store_row(void *user_data, int64_t row)
     struct quantization *work = user_data;
     awq_weight *weight = work->weight;
     int64_t to = work->first_row + row, groups = work->groups;
-    unsigned char *scales = weight->scales;
-    awqi_weight_set_codes(weight, to, work->codes + row * work->k);
-    awqi_from_f32(weight->scale_dtype, work->scales + row * groups,
-                  scales + (size_t)(to * groups) * awq_dtype_size(weight->scale_dtype), groups);
+    awqi_weight_set_codes(weight, to, 0, work->k, work->codes + row * work->k);
+    awqi_from_f32(weight->scale_dtype, work->scales + row * groups, awqi_weight_scales(weight, to), groups);
     if (weight->zeros != NULL) memcpy(weight->zeros + to * groups, work->zeros + row * groups, (size_t)groups);
 }
 

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+enum { PART = 256 }; /* codes at a time, on the stack; a multiple of 8, as awqi_weight_set_codes wants */
+
 /* ---- storage */
 
 static void release_weight(awq_weight *weight)
@@ -105,13 +107,18 @@ void awqi_weight_get_codes(const awq_weight *weight, int64_t row, int64_t first,
     }
 }
 
-void awqi_weight_set_codes(awq_weight *weight, int64_t row, const uint8_t *codes)
+void awqi_weight_set_codes(awq_weight *weight, int64_t row, int64_t first, int64_t count, const uint8_t *codes)
 {
-    uint8_t *stream = weight->codes + (uint64_t)row * weight->row_bytes;
+    const unsigned bits = (unsigned)weight->bits;
+    uint8_t *stream = weight->codes + (uint64_t)row * weight->row_bytes + (uint64_t)(first / 8) * bits;
+    if (bits == 8) {
+        memcpy(stream, codes, (size_t)count);
+        return;
+    }
     unsigned held = 0, filled = 0; /* bits not yet written */
-    for (int64_t i = 0; i < weight->k; i++) {
+    for (int64_t i = 0; i < count; i++) {
         held |= (unsigned)codes[i] << filled;
-        filled += (unsigned)weight->bits;
+        filled += bits;
         if (filled < 8) continue;
         *stream++ = (uint8_t)held;
         held >>= 8;
@@ -133,7 +140,7 @@ int32_t awqi_weight_zero(const awq_weight *weight, int64_t row, int64_t group)
     return weight->symmetric ? 1 << (weight->bits - 1) : weight->zeros[row * weight->groups + group];
 }
 
-static void *scales_of_row(const awq_weight *weight, int64_t row)
+void *awqi_weight_scales(const awq_weight *weight, int64_t row)
 {
     return (unsigned char *)weight->scales + (uint64_t)(row * weight->groups) * awq_dtype_size(weight->scale_dtype);
 }
@@ -190,20 +197,20 @@ static awq_status check_planes(awq_context *context, const awq_tensor *codes, co
 
 static awq_status fill_codes(awq_weight *weight, const awq_tensor *codes)
 {
-    void *memory;
-    awq_status status = awqi_alloc(weight->context, (uint64_t)weight->k, 1, "a row of codes", &memory);
-    if (status != AWQ_OK) return status;
-    uint8_t *row = memory;
-    for (int64_t n = 0; status == AWQ_OK && n < weight->n; n++) {
-        load_bytes(codes, n, row, weight->k);
-        for (int64_t k = 0; status == AWQ_OK && k < weight->k; k++)
-            if (row[k] >> weight->bits != 0)
-                status = awqi_fail(AWQ_ERROR_INVALID, "codes: row %lld, column %lld is %d, above the %d of %d bits",
-                                   (long long)n, (long long)k, row[k], (1 << weight->bits) - 1, weight->bits);
-        if (status == AWQ_OK) awqi_weight_set_codes(weight, n, row);
-    }
-    awqi_free(weight->context, memory);
-    return status;
+    uint8_t values[PART];
+    for (int64_t row = 0; row < weight->n; row++)
+        for (int64_t first = 0; first < weight->k; first += PART) {
+            int64_t count = awqi_min64(PART, weight->k - first);
+            awq_tensor rest = awqi_columns_from(codes, first);
+            load_bytes(&rest, row, values, count);
+            for (int64_t i = 0; i < count; i++)
+                if (values[i] >> weight->bits != 0)
+                    return awqi_fail(AWQ_ERROR_INVALID, "codes: row %lld, column %lld is %d, above the %d of %d bits",
+                                     (long long)row, (long long)(first + i), values[i], (1 << weight->bits) - 1,
+                                     weight->bits);
+            awqi_weight_set_codes(weight, row, first, count, values);
+        }
+    return AWQ_OK;
 }
 
 static awq_status fill_scales(awq_weight *weight, const awq_tensor *scales)
@@ -216,7 +223,7 @@ static awq_status fill_scales(awq_weight *weight, const awq_tensor *scales)
             if (!isfinite(scale))
                 return awqi_fail(AWQ_ERROR_NON_FINITE, "scales: row %lld, group %lld is %g", (long long)n, (long long)g,
                                  (double)scale);
-            unsigned char *to = scales_of_row(weight, n);
+            unsigned char *to = awqi_weight_scales(weight, n);
             awqi_from_f32(weight->scale_dtype, &scale, to + (size_t)g * awq_dtype_size(weight->scale_dtype), 1);
         }
     return AWQ_OK;
@@ -326,7 +333,6 @@ struct dequantization {
 
 static void dequantize_part(const struct dequantization *work, int64_t row, int64_t first, int64_t count)
 {
-    enum { PART = 256 };
     const awq_weight *weight = work->weight;
     const float scale = awqi_weight_scale(weight, row, first / weight->group_size);
     const int32_t zero = awqi_weight_zero(weight, row, first / weight->group_size);
@@ -385,6 +391,29 @@ static awq_status check_export(const awq_weight *weight, const awq_tensor *tenso
     return status;
 }
 
+static void export_row(const awq_weight *weight, int64_t row, awq_tensor *codes, awq_tensor *scales, awq_tensor *zeros)
+{
+    uint8_t values[PART];
+    for (int64_t first = 0; codes != NULL && first < weight->k; first += PART) {
+        int64_t count = awqi_min64(PART, weight->k - first);
+        awq_tensor rest = awqi_columns_from(codes, first);
+        awqi_weight_get_codes(weight, row, first, count, values);
+        store_bytes(&rest, row, values, count);
+    }
+    for (int64_t group = 0; group < weight->groups; group++) {
+        if (scales != NULL) {
+            awq_tensor rest = awqi_columns_from(scales, group);
+            float scale = awqi_weight_scale(weight, row, group);
+            awqi_store_row(&rest, row, &scale, 1);
+        }
+        if (zeros != NULL) {
+            awq_tensor rest = awqi_columns_from(zeros, group);
+            values[0] = (uint8_t)awqi_weight_zero(weight, row, group);
+            store_bytes(&rest, row, values, 1);
+        }
+    }
+}
+
 awq_status awq_weight_export(const awq_weight *weight, awq_tensor *codes, awq_tensor *scales, awq_tensor *zeros,
                              awq_tensor *input_scale)
 {
@@ -395,30 +424,13 @@ awq_status awq_weight_export(const awq_weight *weight, awq_tensor *codes, awq_te
     if (status == AWQ_OK) status = check_export(weight, scales, scale_dtypes, n, groups, "scales");
     if (status == AWQ_OK) status = check_export(weight, zeros, 1u << AWQ_U8, n, groups, "zeros");
     if (status == AWQ_OK) status = check_export(weight, input_scale, 1u << AWQ_F32, 0, k, "input_scale");
-    void *memory = NULL;
-    if (status == AWQ_OK)
-        status = awqi_alloc(weight->context, (uint64_t)awqi_max64(k, groups), sizeof(float), "a row to export", &memory);
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_weight_export");
-    for (int64_t row = 0; row < n; row++) {
-        if (codes != NULL) {
-            awqi_weight_get_codes(weight, row, 0, k, memory);
-            store_bytes(codes, row, memory, k);
-        }
-        if (scales != NULL) {
-            awqi_to_f32(weight->scale_dtype, scales_of_row(weight, row), memory, groups);
-            awqi_store_row(scales, row, memory, groups);
-        }
-        if (zeros != NULL) {
-            for (int64_t g = 0; g < groups; g++) ((uint8_t *)memory)[g] = (uint8_t)awqi_weight_zero(weight, row, g);
-            store_bytes(zeros, row, memory, groups);
-        }
+    for (int64_t row = 0; row < n; row++) export_row(weight, row, codes, scales, zeros);
+    for (int64_t i = 0; input_scale != NULL && i < k; i++) {
+        awq_tensor rest = awqi_columns_from(input_scale, i);
+        float value = weight->input_scale != NULL ? weight->input_scale[i] : 1.0f;
+        awqi_store_row(&rest, 0, &value, 1);
     }
-    if (input_scale != NULL) {
-        float *values = memory;
-        for (int64_t i = 0; i < k; i++) values[i] = weight->input_scale != NULL ? weight->input_scale[i] : 1.0f;
-        awqi_store_row(input_scale, 0, values, k);
-    }
-    awqi_free(weight->context, memory);
     return AWQ_OK;
 }
 
@@ -443,7 +455,7 @@ static awq_status slice_rows(const awq_weight *weight, int64_t begin, int64_t en
                                              weight->input_scale != NULL, &created);
     if (status != AWQ_OK) return status;
     memcpy(created->codes, weight->codes + (uint64_t)begin * weight->row_bytes, rows * weight->row_bytes);
-    memcpy(created->scales, scales_of_row(weight, begin), scales * awq_dtype_size(weight->scale_dtype));
+    memcpy(created->scales, awqi_weight_scales(weight, begin), scales * awq_dtype_size(weight->scale_dtype));
     if (weight->zeros != NULL) memcpy(created->zeros, weight->zeros + begin * weight->groups, scales);
     if (weight->input_scale != NULL)
         memcpy(created->input_scale, weight->input_scale, (size_t)weight->k * sizeof(float));
@@ -451,33 +463,33 @@ static awq_status slice_rows(const awq_weight *weight, int64_t begin, int64_t en
     return AWQ_OK;
 }
 
+static void copy_columns(const awq_weight *from, int64_t begin, awq_weight *to, int64_t row)
+{
+    uint8_t codes[PART];
+    for (int64_t first = 0; first < to->k; first += PART) {
+        int64_t count = awqi_min64(PART, to->k - first);
+        awqi_weight_get_codes(from, row, begin + first, count, codes);
+        awqi_weight_set_codes(to, row, first, count, codes);
+    }
+    const int64_t first_group = begin / from->group_size;
+    const size_t scale_size = awq_dtype_size(from->scale_dtype);
+    const unsigned char *scales = awqi_weight_scales(from, row);
+    memcpy(awqi_weight_scales(to, row), scales + (size_t)first_group * scale_size, (size_t)to->groups * scale_size);
+    if (to->zeros != NULL)
+        memcpy(to->zeros + row * to->groups, from->zeros + row * from->groups + first_group, (size_t)to->groups);
+}
+
 static awq_status slice_columns(const awq_weight *weight, int64_t begin, int64_t end, awq_weight **slice)
 {
     struct awqi_quantizer quantizer = quantizer_of(weight);
     awq_weight *created;
-    void *codes;
     awq_status status = awqi_weight_allocate(weight->context, weight->n, end - begin, &quantizer,
                                              weight->input_scale != NULL, &created);
     if (status != AWQ_OK) return status;
-    status = awqi_alloc(weight->context, (uint64_t)(end - begin), 1, "a row of codes", &codes);
-    if (status != AWQ_OK) {
-        awq_weight_destroy(created);
-        return status;
-    }
-    const int64_t first_group = begin / weight->group_size;
-    const size_t scale_size = awq_dtype_size(weight->scale_dtype), groups = (size_t)created->groups;
-    for (int64_t row = 0; row < weight->n; row++) {
-        awqi_weight_get_codes(weight, row, begin, end - begin, codes);
-        awqi_weight_set_codes(created, row, codes);
-        const unsigned char *scales = scales_of_row(weight, row);
-        memcpy(scales_of_row(created, row), scales + (size_t)first_group * scale_size, groups * scale_size);
-        if (weight->zeros != NULL)
-            memcpy(created->zeros + row * created->groups, weight->zeros + row * weight->groups + first_group, groups);
-    }
-    awqi_free(weight->context, codes);
-    created->parts = weight->parts;
+    for (int64_t row = 0; row < weight->n; row++) copy_columns(weight, begin, created, row);
     if (weight->input_scale != NULL)
         memcpy(created->input_scale, weight->input_scale + begin, (size_t)(end - begin) * sizeof(float));
+    created->parts = weight->parts;
     *slice = created;
     return AWQ_OK;
 }
@@ -557,7 +569,7 @@ awq_status awq_weight_concatenate(size_t count, const awq_weight *const *weights
         const awq_weight *part = weights[i];
         const size_t scales = (size_t)(part->n * part->groups);
         memcpy(created->codes + row * created->row_bytes, part->codes, (size_t)part->n * part->row_bytes);
-        memcpy(scales_of_row(created, (int64_t)row), part->scales, scales * awq_dtype_size(part->scale_dtype));
+        memcpy(awqi_weight_scales(created, (int64_t)row), part->scales, scales * awq_dtype_size(part->scale_dtype));
         if (part->zeros != NULL) memcpy(created->zeros + row * (size_t)part->groups, part->zeros, scales);
         created->parts += part->parts;
         created->clamped_scales += part->clamped_scales;

@@ -36,9 +36,13 @@ awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k
 awq_status awqi_weight_allocate(awq_context *context, int64_t n, int64_t k, const struct awqi_quantizer *quantizer,
                                 bool with_input_scale, awq_weight **weight);
 
-/* codes[count] of row 'row' from input 'first' on, one per byte: 0 .. 2^bits - 1, also when symmetric. */
+/* codes[count] of row 'row' from input 'first' on, one per byte: 0 .. 2^bits - 1, also when symmetric.  A part that is set
+ * begins and ends at a multiple of 8 inputs, where a byte does, or ends with the row. */
 void awqi_weight_get_codes(const awq_weight *weight, int64_t row, int64_t first, int64_t count, uint8_t *codes);
-void awqi_weight_set_codes(awq_weight *weight, int64_t row, const uint8_t *codes); /* the whole row */
+void awqi_weight_set_codes(awq_weight *weight, int64_t row, int64_t first, int64_t count, const uint8_t *codes);
+
+/* The scales [groups] of a row, in scale_dtype. */
+void *awqi_weight_scales(const awq_weight *weight, int64_t row);
 
 /* Scale in single precision, and zero point (2^(bits - 1) when symmetric), of group 'group' of row 'row'. */
 float awqi_weight_scale(const awq_weight *weight, int64_t row, int64_t group);
