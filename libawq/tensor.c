@@ -183,7 +183,7 @@ awq_status awqi_check_tensor(const awq_tensor *tensor, int32_t ndim, uint32_t al
 awq_status awqi_check_writable(const awq_tensor *tensor, const char *what)
 {
     if (tensor->flags & AWQ_TENSOR_READONLY) return awqi_fail(AWQ_ERROR_INVALID, "%s is read-only", what);
-    for (int32_t i = 0; i < tensor->ndim; i++)
+    for (int32_t i = 0; i < tensor->ndim && awqi_tensor_elements(tensor) > 0; i++)
         if (tensor->strides[i] == 0 && tensor->shape[i] > 1)
             return awqi_fail(AWQ_ERROR_INVALID, "%s: stride 0 in dimension %d of a tensor to write", what, i);
     return AWQ_OK;
