@@ -1,0 +1,237 @@
+/* A model directory as Hugging Face has them: tensors, config.json with its quantization_config, and what lies beside. */
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "buffer.h"
+#include "cli.h"
+#include "quantize.h"
+
+/* ---- files */
+
+/* Nothing that goes with a model is this long, except weights. */
+static const uint64_t largest_file = (uint64_t)256 << 20;
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+/* Weights in one of their formats, or what lists them; and config.json, which is written anew. */
+static bool stays_behind(const char *name)
+{
+    static const char *const ends[] = {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth",
+                                       ".ckpt",        ".gguf",                   ".h5",  ".msgpack",        ".onnx"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (ends_with(name, ends[i])) return true;
+    return name[0] == '.' || strcmp(name, "config.json") == 0;
+}
+
+static bool copy_file(awq_checkpoint_writer *writer, const char *directory, const char *name)
+{
+    char path[4096];
+    struct stat info;
+    struct text_buffer bytes = {0};
+    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
+        return cli_error("%s: the path is too long", directory);
+    if (stat(path, &info) != 0) return cli_error("%s: %s", path, strerror(errno));
+    if (!S_ISREG(info.st_mode)) return true;
+    if ((uint64_t)info.st_size > largest_file) {
+        cli_warning("%s: not copied, as it is %s long", path, cli_bytes((uint64_t)info.st_size).text);
+        return true;
+    }
+    if (!text_buffer_read_file(&bytes, path, largest_file)) return false;
+    awq_status status = awq_checkpoint_writer_add_file(writer, name, bytes.bytes, bytes.length);
+    text_buffer_free(&bytes);
+    return status == AWQ_OK || cli_library_error(status, "%s", name);
+}
+
+bool output_copy_files(awq_checkpoint_writer *writer, const char *directory)
+{
+    struct dirent **entries;
+    bool ok = true;
+    int count = scandir(directory, &entries, NULL, alphasort);
+    if (count < 0) return cli_error("%s: %s", directory, strerror(errno));
+    for (int i = 0; i < count; i++) {
+        if (ok && !stays_behind(entries[i]->d_name)) ok = copy_file(writer, directory, entries[i]->d_name);
+        free(entries[i]);
+    }
+    free(entries);
+    return ok;
+}
+
+/* ---- config.json */
+
+/* "lm_head" and the excluded linears. */
+static json_t *skipped_modules(const struct model_config *config, const bool *excluded)
+{
+    json_t *list = json_array();
+    json_array_append_new(list, json_string("lm_head"));
+    for (int64_t layer = 0; layer < config->layers; layer++) {
+        for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+            char name[TENSOR_NAME_SIZE];
+            if (!excluded[layer * BLOCK_LINEARS + linear]) continue;
+            block_linear_name(layer, linear, name);
+            json_array_append_new(list, json_string(name));
+        }
+    }
+    return list;
+}
+
+/* Files of this version always have zero points, symmetric weights the one in the middle, and loaders want them
+ * announced.  Without a list of their own, loaders leave lm_head alone. */
+static json_t *awq_quantization(const struct quantize_settings *settings, json_t *skipped)
+{
+    const awq_quantize_options *quantizer = &settings->quantizer;
+    json_t *list = json_array_size(skipped) > 1 ? skipped : NULL;
+    return json_pack("{s:s, s:s, s:i, s:I, s:b, s:O?}", "quant_method", "awq", "version", "gemm", "bits", (int)quantizer->bits,
+                     "group_size", (json_int_t)quantizer->group_size, "zero_point", 1, "modules_to_not_convert", list);
+}
+
+static json_t *compressed_tensors_quantization(const struct quantize_settings *settings, json_t *skipped)
+{
+    const awq_quantize_options *quantizer = &settings->quantizer;
+    bool per_row = quantizer->group_size == AWQ_GROUP_PER_ROW;
+    json_t *size = per_row ? json_null() : json_integer(quantizer->group_size);
+    json_t *weights = json_pack("{s:i, s:s, s:b, s:s, s:o, s:b}", "num_bits", (int)quantizer->bits, "type", "int",
+                                "symmetric", (quantizer->flags & AWQ_QUANTIZE_SYMMETRIC) != 0, "strategy",
+                                per_row ? "channel" : "group", "group_size", size, "dynamic", 0);
+    return json_pack("{s:s, s:s, s:s, s:{s:{s:[s], s:o, s:n, s:n}}, s:O}", "quant_method", "compressed-tensors", "format",
+                     "pack-quantized", "quantization_status", "compressed", "config_groups", "group_0", "targets",
+                     "Linear", "weights", weights, "input_activations", "output_activations", "ignore", skipped);
+}
+
+/* With as few digits as give the same numbers. */
+static char *dump_json(const json_t *json)
+{
+    for (size_t digits = 15; digits < 17; digits++) {
+        char *text = json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
+        json_t *again = text ? json_loads(text, 0, NULL) : NULL;
+        bool same = json_equal(json, again);
+        json_decref(again);
+        if (same) return text;
+        free(text);
+    }
+    return json_dumps(json, JSON_INDENT(2));
+}
+
+bool output_config(awq_checkpoint_writer *writer, const struct model_config *config, const struct quantize_settings *settings,
+                   const bool *excluded)
+{
+    json_t *document = json_deep_copy(config->json), *skipped = skipped_modules(config, excluded);
+    json_t *quantization = settings->layout == AWQ_LAYOUT_GEMM ? awq_quantization(settings, skipped)
+                                                               : compressed_tensors_quantization(settings, skipped);
+    awq_status status = AWQ_OK;
+    char *text = NULL;
+    bool made = json_object_set_new(document, "quantization_config", quantization) == 0 && (text = dump_json(document));
+    if (made) status = awq_checkpoint_writer_add_file(writer, "config.json", text, strlen(text));
+    free(text);
+    json_decref(skipped);
+    json_decref(document);
+    if (!made) return cli_error("out of memory");
+    return status == AWQ_OK || cli_library_error(status, "config.json");
+}
+
+/* ---- tensors */
+
+static bool add_tensor(awq_checkpoint_writer *writer, const char *name, const awq_tensor *tensor, uint64_t *bytes)
+{
+    uint64_t size = awq_dtype_size(tensor->dtype);
+    for (int32_t i = 0; i < tensor->ndim; i++) size *= (uint64_t)tensor->shape[i];
+    *bytes += size;
+    awq_status status = awq_checkpoint_writer_add(writer, name, tensor);
+    return status == AWQ_OK || cli_library_error(status, "%s", name);
+}
+
+static bool add_part(awq_checkpoint_writer *writer, const char *name, const char *part, const awq_tensor *tensor,
+                     uint64_t *bytes)
+{
+    char full[TENSOR_NAME_SIZE + 32];
+    snprintf(full, sizeof full, "%s.%s", name, part);
+    return add_tensor(writer, full, tensor, bytes);
+}
+
+static bool add_packed(awq_checkpoint_writer *writer, const char *name, const awq_packed *packed, uint64_t *bytes)
+{
+    for (size_t i = 0; i < awq_packed_plane_count(packed); i++) {
+        const char *part;
+        awq_tensor plane;
+        awq_status status = awq_packed_get_plane(packed, i, &part, &plane);
+        if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+        if (!add_part(writer, name, part, &plane, bytes)) return false;
+    }
+    return true;
+}
+
+static bool add_linear(awq_context *context, awq_checkpoint_writer *writer, int32_t layout, const char *name,
+                       const struct linear_weights *weights, uint64_t *bytes)
+{
+    bool ok;
+    if (weights->quantized) {
+        awq_packed *packed;
+        awq_status status = awq_pack(context, weights->quantized, layout, &packed);
+        if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+        ok = add_packed(writer, name, packed, bytes);
+        awq_packed_destroy(packed);
+    } else {
+        ok = add_part(writer, name, "weight", &weights->dense, bytes);
+    }
+    return ok && (!weights->bias.data || add_part(writer, name, "bias", &weights->bias, bytes));
+}
+
+static const char attention_norm[] = "input_layernorm.weight", mlp_norm[] = "post_attention_layernorm.weight";
+
+bool output_block(awq_context *context, awq_checkpoint_writer *writer, int32_t layout, const struct block_weights *weights,
+                  uint64_t *bytes)
+{
+    char name[TENSOR_NAME_SIZE];
+    block_tensor_name(weights->layer, attention_norm, name);
+    if (!add_tensor(writer, name, &weights->attention_norm, bytes)) return false;
+    block_tensor_name(weights->layer, mlp_norm, name);
+    if (!add_tensor(writer, name, &weights->mlp_norm, bytes)) return false;
+    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        block_linear_name(weights->layer, linear, name);
+        if (!add_linear(context, writer, layout, name, &weights->linear[linear], bytes)) return false;
+    }
+    return true;
+}
+
+/* Whether output_block writes a tensor of this name, or what became of it. */
+static bool is_written_by_block(const char *name, const struct model_config *config)
+{
+    int64_t layer;
+    int end = 0;
+    if (sscanf(name, "model.layers.%" SCNd64 ".%n", &layer, &end) != 1 || end == 0) return false;
+    if (layer < 0 || layer >= config->layers) return false;
+    const char *part = name + end;
+    if (strcmp(part, attention_norm) == 0 || strcmp(part, mlp_norm) == 0) return true;
+    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        char own[TENSOR_NAME_SIZE];
+        block_linear_name(layer, linear, own);
+        size_t length = strlen(own);
+        if (strncmp(name, own, length) == 0 &&
+            (strcmp(name + length, ".weight") == 0 || strcmp(name + length, ".bias") == 0))
+            return true;
+    }
+    return false;
+}
+
+bool output_other_tensors(awq_checkpoint_writer *writer, const awq_checkpoint *source,
+                          const struct model_config *config, uint64_t *bytes)
+{
+    for (int64_t i = 0; i < awq_checkpoint_count(source); i++) {
+        const char *name = awq_checkpoint_name(source, i);
+        awq_tensor view;
+        if (is_written_by_block(name, config)) continue;
+        awq_status status = awq_checkpoint_get(source, name, &view);
+        if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+        if (!add_tensor(writer, name, &view, bytes)) return false;
+        awq_checkpoint_release(source, name);
+    }
+    return true;
+}

@@ -1,0 +1,177 @@
+/* What the files of `awq quantize` share.
+ *
+ * quantize.c has the options, quantize_model.c the way through a model, quantize_block.c takes one block from float to
+ * quantised, quantize_search.c calibrates and searches for it, quantize_exclude.c says what is left out, hf_output.c writes
+ * the result, quantize_report.c says what came of it.  Functions that can fail return false when they did, and have
+ * said why. */
+#ifndef AWQ_APP_QUANTIZE_H
+#define AWQ_APP_QUANTIZE_H
+
+#include "cli.h"
+#include "model.h"
+#include "progress.h"
+#include "tokens.h"
+
+/* How to quantise. */
+struct quantize_settings {
+    awq_quantize_options quantizer; /* bits, group size, symmetry, profile, scale dtype */
+    int32_t layout;                 /* AWQ_LAYOUT_* */
+    bool search;                    /* search column scales; false: round to nearest */
+    bool clip;                      /* search clipping ranges */
+    bool scale_output;              /* search o too, and fold its scales into v */
+    bool through_quantized;         /* calibrate each block with what the quantised ones before it give */
+    int32_t scales;                 /* AWQ_SCALES_* */
+    double smooth_factor;
+    int64_t search_tokens;          /* that candidates are tried on, about */
+    uint64_t seed;                  /* of the choice of those */
+};
+
+/* What was asked for. */
+struct quantize_request {
+    const char *model, *out, *calib;
+    int64_t samples, length; /* windows of the calibration data, and tokens in each */
+    struct cli_list exclude;
+    uint64_t memory_limit;
+    int threads;
+    bool replace, json, quiet, verbose;
+    struct quantize_settings settings;
+};
+
+/* What became of the linears that share an input. */
+struct group_report {
+    bool searched;
+    int32_t scales; /* AWQ_SCALES_*, of the best candidate */
+    double alpha;
+    double loss, loss_identity; /* mean squared error of what was searched for: with the scales, and by plain rounding */
+};
+
+struct linear_report {
+    bool quantized;
+    bool clipped; /* a clip search was made */
+    int64_t groups, clipped_groups;
+    double clip_loss, clip_loss_unclipped;
+    uint64_t zero_groups, clamped_scales;
+};
+
+struct block_report {
+    struct group_report group[BLOCK_POINTS];
+    struct linear_report linear[BLOCK_LINEARS];
+};
+
+/* The linears that take the input at 'point', closed by BLOCK_LINEARS. */
+const int *point_linears(enum block_point point);
+
+/* "q k v", "o", "gate up", "down". */
+const char *point_name(enum block_point point);
+
+/* Quantising one model. */
+struct quantize_job {
+    const struct quantize_request *request;
+    const struct quantize_settings *settings; /* the request's */
+    awq_context *context;
+    struct model_config config;
+    awq_checkpoint *source;
+    awq_checkpoint_writer *writer;
+    bool *excluded;               /* [layers][BLOCK_LINEARS]: linears left as they are */
+    struct block_report *reports; /* [layers] */
+    struct progress progress;
+
+    /* Calibration; none of it without settings->search. */
+    struct token_rows windows;
+    float *hidden;           /* [windows.rows][windows.columns][config.hidden]: the input of the next block */
+    struct session *session; /* for chunk_sequences windows at once */
+    int64_t chunk_sequences;
+    int64_t *counts;         /* [chunk_sequences], each windows.columns */
+
+    int64_t source_weights;
+    uint64_t source_bytes, output_bytes; /* of all tensors */
+    uint64_t estimated_bytes, peak_bytes;
+    double seconds;
+};
+
+/* ---- quantize_model.c */
+
+/* Returns an exit code. */
+int quantize_model(const struct quantize_request *request);
+
+/* ---- quantize_block.c */
+
+enum { BLOCK_COPIES = 2 + 2 * BLOCK_LINEARS };
+
+/* Tensors of a block that had to change, and so became copies: norms, weights and biases. */
+struct block_copies {
+    void *memory[BLOCK_COPIES];
+    size_t count;
+};
+
+/* Quantise the linears of one block that are not excluded.  Their places in 'weights' then hold quantised weights; what
+ * scales were folded into points into 'copies', to be freed by the caller.  Calibration activations move on to the
+ * next block. */
+bool block_quantize(struct quantize_job *job, struct block_weights *weights, struct block_copies *copies,
+                    struct block_report *report);
+void block_copies_free(awq_context *context, struct block_copies *copies);
+
+/* ---- quantize_search.c */
+
+/* What calibration and search found for one block, for each input of linears.  A point where nothing is to be quantised has
+ * none of it. */
+struct block_statistics {
+    awq_calibration *calibration[BLOCK_POINTS];
+    awq_search *search[BLOCK_POINTS]; /* finished, over the linears that are quantised; NULL: not searched */
+};
+
+/* Run the calibration windows through the block as it is, and search scales as the settings say.  The activations move on
+ * to the block's output, unless they go through quantised blocks. */
+bool block_search(struct quantize_job *job, const struct block_weights *weights, struct block_statistics *statistics,
+                  struct block_report *report);
+void block_statistics_clear(struct block_statistics *statistics);
+
+/* A part of one block's work, in hundredths: [first, last).  job_part_update is an awq_progress_callback. */
+struct job_part {
+    struct quantize_job *job;
+    int64_t layer;
+    int first, last;
+};
+int32_t job_part_update(void *part, uint64_t done, uint64_t total);
+
+/* Run all calibration windows through a block.  With 'advance' its outputs take their place. */
+bool job_forward(struct quantize_job *job, const struct block *block, bool advance, struct job_part *part, block_tap tap,
+                 void *tap_data);
+
+/* Bytes that calibrating and searching one block takes at most, beside what block_quantize allocates itself. */
+uint64_t block_search_bytes(const struct model_config *config, const struct quantize_settings *settings,
+                            int64_t windows, int64_t length);
+
+/* ---- hf_output.c */
+
+/* Copy what lies beside the weights of a model: tokenizer, generation config, chat template, .. */
+bool output_copy_files(awq_checkpoint_writer *writer, const char *directory);
+
+/* config.json with its quantization_config.  'excluded' as in struct quantize_job. */
+bool output_config(awq_checkpoint_writer *writer, const struct model_config *config,
+                   const struct quantize_settings *settings, const bool *excluded);
+
+/* All tensors of the checkpoint but those that output_block writes; *bytes grows by what they take. */
+bool output_other_tensors(awq_checkpoint_writer *writer, const awq_checkpoint *source,
+                          const struct model_config *config, uint64_t *bytes);
+
+/* The norms and linears of one block. */
+bool output_block(awq_context *context, awq_checkpoint_writer *writer, int32_t layout,
+                  const struct block_weights *weights, uint64_t *bytes);
+
+/* ---- quantize_exclude.c */
+
+/* Whether all are regular expressions; the first that is not is named in 'message'. */
+bool exclude_check(const struct cli_list *patterns, char *message, size_t size);
+
+/* excluded[layers][BLOCK_LINEARS]: whether a pattern is found in the linear's name.  One that is found nowhere is warned of. */
+bool exclude_linears(const struct cli_list *patterns, int64_t layers, bool *excluded);
+
+/* ---- quantize_report.c: on stdout */
+
+void report_plan(const struct quantize_job *job);
+void report_block(const struct quantize_job *job, int64_t layer);
+void report_result(const struct quantize_job *job);
+bool report_json(const struct quantize_job *job);
+
+#endif

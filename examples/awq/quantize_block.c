@@ -1,0 +1,331 @@
+/* One block from float to quantised: search, fold, clip, quantise. */
+#include "quantize.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "cli.h"
+
+struct block_job {
+    struct quantize_job *job;
+    struct block_weights *weights;
+    struct block_copies *copies;
+    struct block_report *report;
+    struct block_statistics statistics;
+    float *scales[BLOCK_POINTS]; /* that columns are multiplied by; NULL: none */
+    float *limits;               /* clipping ranges of the linear at work */
+};
+
+static bool is_quantized(const struct block_job *block, int linear)
+{
+    return !block->job->excluded[block->weights->layer * BLOCK_LINEARS + linear];
+}
+
+static bool fail(const struct block_job *block, awq_status status, const char *what)
+{
+    return cli_library_error(status, "block %lld, %s", (long long)block->weights->layer, what);
+}
+
+static bool fail_linear(const struct block_job *block, awq_status status, int linear)
+{
+    char name[TENSOR_NAME_SIZE];
+    block_linear_name(block->weights->layer, linear, name);
+    return cli_library_error(status, "%s", name);
+}
+
+/* ---- tensors as they were read */
+
+/* Index of the first NaN or infinity of a contiguous tensor, or -1: their exponents are all ones. */
+static int64_t find_non_finite(const awq_tensor *tensor, int64_t count)
+{
+    const char *data = (const char *)tensor->data + tensor->byte_offset;
+    if (tensor->dtype == AWQ_F32) {
+        const uint32_t *bits = (const uint32_t *)(const void *)data;
+        for (int64_t i = 0; i < count; i++)
+            if ((bits[i] & 0x7f800000u) == 0x7f800000u) return i;
+    } else {
+        const uint16_t *bits = (const uint16_t *)(const void *)data, exponent = tensor->dtype == AWQ_F16 ? 0x7c00u : 0x7f80u;
+        for (int64_t i = 0; i < count; i++)
+            if ((bits[i] & exponent) == exponent) return i;
+    }
+    return -1;
+}
+
+static bool check_finite(const awq_tensor *tensor, const char *name, const char *suffix)
+{
+    if (!tensor->data) return true;
+    int64_t columns = tensor->shape[tensor->ndim - 1], rows = tensor->ndim == 2 ? tensor->shape[0] : 1;
+    int64_t bad = find_non_finite(tensor, rows * columns);
+    return bad < 0 || cli_error("%s%s: row %lld, column %lld is not a finite number", name, suffix, (long long)(bad / columns),
+                                (long long)(bad % columns));
+}
+
+/* A NaN would otherwise surface as one among the activations, far from where it came from. */
+static bool check_block_finite(const struct block_weights *weights)
+{
+    char name[TENSOR_NAME_SIZE];
+    block_tensor_name(weights->layer, "input_layernorm", name);
+    bool ok = check_finite(&weights->attention_norm, name, ".weight");
+    block_tensor_name(weights->layer, "post_attention_layernorm", name);
+    ok = ok && check_finite(&weights->mlp_norm, name, ".weight");
+    for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
+        block_linear_name(weights->layer, linear, name);
+        ok = check_finite(&weights->linear[linear].dense, name, ".weight") &&
+             check_finite(&weights->linear[linear].bias, name, ".bias");
+    }
+    return ok;
+}
+
+/* ---- tensors that change */
+
+/* Let *view be a contiguous, writable copy of what it shows, of another dtype perhaps. */
+static bool make_copy(struct block_job *block, int32_t dtype, awq_tensor *view)
+{
+    awq_tensor copy;
+    void *memory = NULL;
+    uint64_t size = awq_dtype_size(dtype);
+    for (int32_t i = 0; i < view->ndim; i++) size *= (uint64_t)view->shape[i];
+    awq_status status = awq_context_allocate(block->job->context, size, &memory);
+    if (status != AWQ_OK) return fail(block, status, "a copy of its weights");
+    block->copies->memory[block->copies->count++] = memory;
+    status = awq_tensor_init(&copy, memory, dtype, view->ndim, view->shape);
+    if (status == AWQ_OK) status = awq_tensor_copy(block->job->context, view, &copy, NULL);
+    if (status != AWQ_OK) return fail(block, status, "a copy of its weights");
+    *view = copy;
+    return true;
+}
+
+void block_copies_free(awq_context *context, struct block_copies *copies)
+{
+    for (size_t i = 0; i < copies->count; i++) awq_context_free(context, copies->memory[i]);
+    copies->count = 0;
+}
+
+/* ---- folding */
+
+/* A contiguous 1-D float tensor as F32 values. */
+static awq_status read_values(awq_context *context, const awq_tensor *tensor, float *values)
+{
+    awq_tensor view;
+    awq_tensor_init_1d(&view, values, AWQ_F32, tensor->shape[0]);
+    return awq_tensor_copy(context, tensor, &view, NULL);
+}
+
+/* The norm as stored is rounded, so what it was really divided by is not quite 'scales'.  Multiplying the columns by that
+ * instead leaves the float function as it was. */
+static bool correct_scales(struct block_job *block, const awq_tensor *before, const awq_tensor *after, float *scales)
+{
+    awq_context *context = block->job->context;
+    int64_t count = after->shape[0];
+    void *memory = NULL;
+    awq_status status = awq_context_allocate(context, 2 * (uint64_t)count * sizeof(float), &memory);
+    if (status != AWQ_OK) return fail(block, status, "its scales");
+    float *old = memory, *new = old + count;
+    status = read_values(context, before, old);
+    if (status == AWQ_OK) status = read_values(context, after, new);
+    for (int64_t j = 0; status == AWQ_OK && j < count; j++) {
+        float divisor = old[j] / new[j];
+        if (isfinite(divisor) && divisor > 0) scales[j] = divisor;
+    }
+    awq_context_free(context, memory);
+    return status == AWQ_OK || fail(block, status, "its scales");
+}
+
+static bool fold_into_norm(struct block_job *block, enum block_point point, const awq_tensor *scales, awq_tensor *norm)
+{
+    int32_t profile = block->job->settings->quantizer.profile;
+    awq_tensor before = *norm;
+    awq_fold_options options;
+    awq_struct_init(&options, sizeof options);
+    options.profile = profile;
+    if (!make_copy(block, norm->dtype, norm)) return false;
+    awq_status status = awq_fold_norm(block->job->context, scales, norm, NULL, &options);
+    if (status != AWQ_OK) return fail(block, status, "folding scales into a norm");
+    return profile != AWQ_PROFILE_EXACT || correct_scales(block, &before, norm, block->scales[point]);
+}
+
+/* Rows that will be quantised are kept in single precision until then.  The peers round them to the model's dtype. */
+static bool fold_into_linear(struct block_job *block, int producer, const awq_tensor *scales, int64_t copies, int64_t width)
+{
+    int32_t profile = block->job->settings->quantizer.profile;
+    struct linear_weights *weights = &block->weights->linear[producer];
+    bool exact = profile == AWQ_PROFILE_EXACT && is_quantized(block, producer);
+    awq_fold_options options;
+    awq_struct_init(&options, sizeof options);
+    options.profile = profile;
+    options.tie_copies = copies;
+    options.tie_width = width;
+    if (!make_copy(block, exact ? AWQ_F32 : weights->dense.dtype, &weights->dense)) return false;
+    if (weights->bias.data && !make_copy(block, weights->bias.dtype, &weights->bias)) return false;
+    awq_status status = awq_fold_linear(block->job->context, scales, &weights->dense,
+                                        weights->bias.data ? &weights->bias : NULL, &options);
+    return status == AWQ_OK || fail_linear(block, status, producer);
+}
+
+/* A linear that stays as it is but shares an input with searched ones still has to take the scaled input. */
+static bool scale_columns(struct block_job *block, int linear, const float *scales)
+{
+    awq_tensor *stored = &block->weights->linear[linear].dense;
+    int32_t dtype = stored->dtype;
+    int64_t rows = stored->shape[0], columns = stored->shape[1];
+    if (!make_copy(block, AWQ_F32, stored)) return false;
+    float *values = stored->data;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++) values[i * columns + j] *= scales[j];
+    return make_copy(block, dtype, stored);
+}
+
+static bool fold_point(struct block_job *block, enum block_point point)
+{
+    const struct model_config *config = &block->job->config;
+    bool tied = point == POINT_O && config->heads > config->kv_heads;
+    awq_tensor scales;
+    int64_t n, k;
+    bool ok;
+    void *memory = NULL;
+    if (!block->statistics.search[point]) return true;
+    block_linear_shape(config, *point_linears(point), &n, &k);
+    awq_status status = awq_context_allocate(block->job->context, (uint64_t)k * sizeof(float), &memory);
+    if (status != AWQ_OK) return fail(block, status, "its scales");
+    block->scales[point] = memory;
+    status = awq_search_get_scales(block->statistics.search[point], block->scales[point], k);
+    if (status != AWQ_OK) return fail(block, status, "its scales");
+    awq_tensor_init_const_1d(&scales, block->scales[point], AWQ_F32, k);
+    if (point == POINT_QKV)
+        ok = fold_into_norm(block, point, &scales, &block->weights->attention_norm);
+    else if (point == POINT_GATE_UP)
+        ok = fold_into_norm(block, point, &scales, &block->weights->mlp_norm);
+    else if (point == POINT_O)
+        ok = fold_into_linear(block, LINEAR_V, &scales, tied ? config->heads / config->kv_heads : 0,
+                              tied ? config->head_dim : 0);
+    else
+        ok = fold_into_linear(block, LINEAR_UP, &scales, 0, 0);
+    for (const int *linear = point_linears(point); ok && *linear != BLOCK_LINEARS; linear++)
+        if (!is_quantized(block, *linear)) ok = scale_columns(block, *linear, block->scales[point]);
+    return ok;
+}
+
+/* ---- clipping and quantising */
+
+static enum block_point point_of(int linear)
+{
+    for (int point = 0; point < BLOCK_POINTS; point++)
+        for (const int *member = point_linears(point); *member != BLOCK_LINEARS; member++)
+            if (*member == linear) return (enum block_point)point;
+    return BLOCK_POINTS;
+}
+
+/* Attention weights depend on q and k through a softmax, for which the error of a layer's own output is a poor judge. */
+static bool is_clipped(const struct block_job *block, int linear)
+{
+    return block->job->settings->clip && linear != LINEAR_Q && linear != LINEAR_K;
+}
+
+static int64_t group_count(const awq_quantize_options *options, int64_t inputs)
+{
+    int64_t size = options->group_size == AWQ_GROUP_PER_ROW ? inputs : options->group_size;
+    return (inputs + size - 1) / size;
+}
+
+/* Find *limits for a linear that is going to be quantised with 'quantize', in memory of block->limits. */
+static bool search_clip(struct block_job *block, int linear, const awq_quantize_options *quantize, awq_tensor *limits)
+{
+    const awq_tensor *w = &block->weights->linear[linear].dense;
+    struct linear_report *report = &block->report->linear[linear];
+    int64_t groups = group_count(quantize, w->shape[1]);
+    awq_clip_options options;
+    awq_clip_result result;
+    void *memory = NULL;
+    awq_struct_init(&options, sizeof options);
+    awq_struct_init(&result, sizeof result);
+    options.quantize = quantize;
+    awq_status status = awq_context_allocate(block->job->context, (uint64_t)(w->shape[0] * groups) * sizeof(float), &memory);
+    if (status != AWQ_OK) return fail_linear(block, status, linear);
+    block->limits = memory;
+    awq_tensor_init_2d(limits, memory, AWQ_F32, w->shape[0], groups);
+    status = awq_clip_search(block->job->context, w, block->statistics.calibration[point_of(linear)], NULL, &options, limits,
+                             &result);
+    if (status != AWQ_OK) return fail_linear(block, status, linear);
+    report->clipped = true;
+    report->clipped_groups = result.clipped_groups;
+    report->clip_loss = result.loss;
+    report->clip_loss_unclipped = result.loss_unclipped;
+    return true;
+}
+
+static bool report_weight(struct block_job *block, int linear)
+{
+    struct linear_report *report = &block->report->linear[linear];
+    awq_weight_info info;
+    awq_struct_init(&info, sizeof info);
+    awq_status status = awq_weight_get_info(block->weights->linear[linear].quantized, &info);
+    if (status != AWQ_OK) return fail_linear(block, status, linear);
+    report->quantized = true;
+    report->groups = info.n * info.groups;
+    report->zero_groups = info.zero_groups;
+    report->clamped_scales = info.clamped_scales;
+    return true;
+}
+
+static bool quantize_linear(struct block_job *block, int linear)
+{
+    struct linear_weights *weights = &block->weights->linear[linear];
+    awq_quantize_options options = block->job->settings->quantizer;
+    const float *scales = block->scales[point_of(linear)];
+    awq_tensor scale_view, limits;
+    if (scales) {
+        awq_tensor_init_const_1d(&scale_view, scales, AWQ_F32, weights->dense.shape[1]);
+        options.input_scale = &scale_view;
+        options.flags |= AWQ_QUANTIZE_INPUT_SCALE_FOLDED;
+    }
+    if (is_clipped(block, linear)) {
+        if (!search_clip(block, linear, &options, &limits)) return false;
+        options.clip = &limits;
+    }
+    awq_status status = awq_quantize(block->job->context, &weights->dense, NULL, &options, &weights->quantized);
+    awq_context_free(block->job->context, block->limits);
+    block->limits = NULL;
+    if (status != AWQ_OK) return fail_linear(block, status, linear);
+    memset(&weights->dense, 0, sizeof weights->dense);
+    return report_weight(block, linear);
+}
+
+/* Hundredths of a block's work. */
+enum { SEARCHED_PART = 85, QUANTIZED_PART = 95, WHOLE = 100 };
+
+static bool quantize_linears(struct block_job *block)
+{
+    struct job_part part = {block->job, block->weights->layer, SEARCHED_PART, QUANTIZED_PART};
+    progress_note(&block->job->progress, "layer %lld: rounding", (long long)block->weights->layer);
+    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        if (is_quantized(block, linear) && !quantize_linear(block, linear)) return false;
+        if (job_part_update(&part, (uint64_t)linear + 1, BLOCK_LINEARS)) return cli_error("interrupted");
+    }
+    return true;
+}
+
+/* Let the activations move on through the block as it has become. */
+static bool advance_quantized(struct block_job *block)
+{
+    struct quantize_job *job = block->job;
+    struct job_part part = {job, block->weights->layer, QUANTIZED_PART, WHOLE};
+    struct block quantized = {0};
+    bool ok = block_create(job->context, &job->config, block->weights, true, &quantized) &&
+              job_forward(job, &quantized, true, &part, NULL, NULL);
+    block_clear(job->context, &quantized);
+    return ok;
+}
+
+bool block_quantize(struct quantize_job *job, struct block_weights *weights, struct block_copies *copies,
+                    struct block_report *report)
+{
+    struct block_job block = {.job = job, .weights = weights, .copies = copies, .report = report};
+    bool ok = check_block_finite(weights) &&
+              (!job->settings->search || block_search(job, weights, &block.statistics, report));
+    for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = fold_point(&block, (enum block_point)point);
+    ok = ok && quantize_linears(&block);
+    awq_context_free(job->context, block.limits);
+    for (int point = 0; point < BLOCK_POINTS; point++) awq_context_free(job->context, block.scales[point]);
+    block_statistics_clear(&block.statistics);
+    return ok && (!job->settings->search || !job->settings->through_quantized || advance_quantized(&block));
+}

@@ -1,0 +1,66 @@
+/* Which linears --exclude leaves as they are. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "quantize.h"
+
+static pcre2_code *compile(const char *pattern, char *message, size_t size)
+{
+    int error;
+    PCRE2_SIZE offset;
+    PCRE2_UCHAR reason[256];
+    pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &offset, NULL);
+    if (!code) {
+        pcre2_get_error_message(error, reason, sizeof reason);
+        snprintf(message, size, "--exclude '%s': %s at offset %zu", pattern, (const char *)reason, offset);
+    }
+    return code;
+}
+
+bool exclude_check(const struct cli_list *patterns, char *message, size_t size)
+{
+    for (size_t i = 0; i < patterns->count; i++) {
+        pcre2_code *code = compile(patterns->items[i], message, size);
+        if (!code) return false;
+        pcre2_code_free(code);
+    }
+    return true;
+}
+
+/* Mark what matches; *found counts it. */
+static bool mark(const pcre2_code *code, const char *pattern, int64_t layers, bool *excluded, int64_t *found)
+{
+    bool ok = true;
+    pcre2_match_data *match = pcre2_match_data_create_from_pattern(code, NULL);
+    if (!match) return cli_error("out of memory");
+    for (int64_t i = 0; ok && i < layers * BLOCK_LINEARS; i++) {
+        char name[TENSOR_NAME_SIZE];
+        block_linear_name(i / BLOCK_LINEARS, (int)(i % BLOCK_LINEARS), name);
+        int result = pcre2_match(code, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL);
+        if (result < 0 && result != PCRE2_ERROR_NOMATCH)
+            ok = cli_error("--exclude '%s': it takes too long to match against %s", pattern, name);
+        if (result < 0) continue;
+        excluded[i] = true;
+        ++*found;
+    }
+    pcre2_match_data_free(match);
+    return ok;
+}
+
+bool exclude_linears(const struct cli_list *patterns, int64_t layers, bool *excluded)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < patterns->count; i++) {
+        char message[512];
+        int64_t found = 0;
+        pcre2_code *code = compile(patterns->items[i], message, sizeof message);
+        if (!code) return cli_error("%s", message);
+        ok = mark(code, patterns->items[i], layers, excluded, &found);
+        pcre2_code_free(code);
+        if (ok && found == 0) cli_warning("--exclude '%s' is found in the name of no linear", patterns->items[i]);
+    }
+    return ok;
+}

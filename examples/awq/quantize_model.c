@@ -1,0 +1,269 @@
+/* The way through a model: what is checked before the work begins, then block by block. */
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "quantize.h"
+
+enum { CHUNK_TOKENS = 2048 }; /* that run through a block at once, about */
+
+/* ---- where the result goes */
+
+/* Only what was a model, or is empty (but for . and ..), is replaced: a slip of the hand should not cost a home directory. */
+static bool may_replace(const char *out)
+{
+    char config[PATH_MAX];
+    struct stat info;
+    snprintf(config, sizeof config, "%s/config.json", out);
+    if (stat(config, &info) == 0) return true;
+    DIR *directory = opendir(out);
+    int entries = 0;
+    while (directory && readdir(directory)) entries++;
+    if (directory) closedir(directory);
+    return entries == 2 || cli_error("%s: exists, and is no directory of a model: not replaced", out);
+}
+
+static bool check_output(const struct quantize_request *request)
+{
+    char model[PATH_MAX], out[PATH_MAX];
+    struct stat info;
+    if (stat(request->out, &info) != 0) return true;
+    if (realpath(request->model, model) && realpath(request->out, out) && strcmp(model, out) == 0)
+        return cli_error("%s: is the model itself; give another directory as --out", request->out);
+    if (!request->replace) return cli_error("%s: exists already; --force replaces it", request->out);
+    return may_replace(request->out);
+}
+
+static bool create_writer(struct quantize_job *job)
+{
+    awq_checkpoint_writer_options options;
+    awq_struct_init(&options, sizeof options);
+    options.flags = job->request->replace ? AWQ_WRITER_REPLACE : 0;
+    /* A linear becomes four tensors at most. */
+    options.expected_tensors = awq_checkpoint_count(job->source) + 3 * BLOCK_LINEARS * job->config.layers;
+    awq_status status = awq_checkpoint_writer_create(job->context, job->request->out, &options, &job->writer);
+    return status == AWQ_OK || cli_library_error(status, "%s", job->request->out);
+}
+
+/* ---- the model */
+
+/* Whatever is missing or of a wrong shape should be known before hours of work. */
+static bool check_tensors(struct quantize_job *job)
+{
+    awq_tensor embedding, norm;
+    if (!model_ends_find(job->source, &job->config, &embedding, &norm)) return false;
+    for (int64_t layer = 0; layer < job->config.layers; layer++) {
+        struct block_weights weights;
+        if (!block_weights_load(job->context, job->source, &job->config, layer, &weights)) return false;
+        block_weights_clear(&weights);
+    }
+    for (int64_t i = 0; i < awq_checkpoint_count(job->source); i++) {
+        awq_tensor view;
+        int64_t count = 1;
+        awq_status status = awq_checkpoint_get(job->source, awq_checkpoint_name(job->source, i), &view);
+        if (status != AWQ_OK) return cli_library_error(status, "%s", awq_checkpoint_name(job->source, i));
+        for (int32_t d = 0; d < view.ndim; d++) count *= view.shape[d];
+        job->source_weights += count;
+        job->source_bytes += (uint64_t)count * awq_dtype_size(view.dtype);
+    }
+    return true;
+}
+
+static bool open_model(struct quantize_job *job)
+{
+    const char *directory = job->request->model;
+    if (!model_config_load(directory, &job->config)) return false;
+    if (job->config.quantization != QUANTIZATION_NONE)
+        return cli_error("%s: is quantised already; quantise the model that it was made from", directory);
+    awq_status status = awq_checkpoint_open(job->context, directory, &job->source);
+    if (status != AWQ_OK) return cli_library_error(status, "%s", directory);
+    if (!check_tensors(job)) return false;
+    size_t linears = (size_t)(job->config.layers * BLOCK_LINEARS);
+    job->excluded = calloc(linears, sizeof *job->excluded);
+    job->reports = calloc((size_t)job->config.layers, sizeof *job->reports);
+    if (!job->excluded || !job->reports) return cli_error("out of memory");
+    if (!exclude_linears(&job->request->exclude, job->config.layers, job->excluded)) return false;
+    return !memchr(job->excluded, false, linears) ? cli_error("--exclude leaves no linear to quantise") : true;
+}
+
+/* Let the format itself say whether it can hold the model: round a linear of each shape plainly and pack it. */
+static bool try_layout(const struct quantize_job *job)
+{
+    struct block_weights weights;
+    bool ok = block_weights_load(job->context, job->source, &job->config, 0, &weights);
+    for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
+        char name[TENSOR_NAME_SIZE];
+        awq_weight *weight = NULL;
+        awq_packed *packed = NULL;
+        bool used = false;
+        for (int64_t layer = 0; layer < job->config.layers; layer++)
+            used = used || !job->excluded[layer * BLOCK_LINEARS + linear];
+        if (!used) continue;
+        awq_status status = awq_quantize(job->context, &weights.linear[linear].dense, NULL, &job->settings->quantizer, &weight);
+        if (status == AWQ_OK) status = awq_pack(job->context, weight, job->settings->layout, &packed);
+        awq_packed_destroy(packed);
+        awq_weight_destroy(weight);
+        block_linear_name(0, linear, name);
+        ok = status == AWQ_OK || cli_library_error(status, "%s", name);
+    }
+    block_weights_clear(&weights);
+    return ok;
+}
+
+/* ---- calibration */
+
+static bool read_windows(struct quantize_job *job)
+{
+    const struct quantize_request *request = job->request;
+    struct token_rows source = {0};
+    struct tokenizer *tokenizer = NULL;
+    int32_t bos = -1;
+    int64_t length = request->length < job->config.context ? request->length : job->config.context;
+    if (!tokens_is_id_file(request->calib)) {
+        if (!tokenizer_open(request->model, &tokenizer)) return false;
+        bos = tokenizer_bos(tokenizer);
+    }
+    bool ok = tokens_read(request->calib, tokenizer, job->config.vocabulary, &source) &&
+              tokens_cut(&source, request->samples, length, bos, &job->windows);
+    tokenizer_close(tokenizer);
+    token_rows_free(&source);
+    return ok;
+}
+
+static struct session_options session_options(struct quantize_job *job)
+{
+    int64_t length = job->windows.columns, sequences = CHUNK_TOKENS / length;
+    if (sequences > job->windows.rows) sequences = job->windows.rows;
+    if (sequences < 1) sequences = 1;
+    job->chunk_sequences = sequences;
+    return (struct session_options){.max_rows = sequences * length, .sequences = sequences, .capacity = length};
+}
+
+/* The windows as the first block sees them. */
+static bool embed_windows(struct quantize_job *job)
+{
+    struct session_options options = session_options(job);
+    int64_t tokens = job->windows.rows * job->windows.columns;
+    awq_tensor embedding, norm;
+    void *memory = NULL;
+    job->counts = calloc((size_t)job->chunk_sequences, sizeof *job->counts);
+    if (!job->counts) return cli_error("out of memory");
+    for (int64_t i = 0; i < job->chunk_sequences; i++) job->counts[i] = job->windows.columns;
+    awq_status status = awq_context_allocate(job->context, (uint64_t)(tokens * job->config.hidden) * sizeof(float), &memory);
+    if (status != AWQ_OK) return cli_library_error(status, "activations");
+    job->hidden = memory;
+    return session_create(job->context, &job->config, &options, &job->session) &&
+           model_ends_find(job->source, &job->config, &embedding, &norm) &&
+           model_embed(job->context, &embedding, job->windows.ids, tokens, job->hidden);
+}
+
+/* ---- memory */
+
+static int64_t block_weights_count(const struct model_config *config)
+{
+    int64_t count = 0, n, k;
+    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        block_linear_shape(config, linear, &n, &k);
+        count += n * k;
+    }
+    return count;
+}
+
+/* What the context will hold at most: the activations of all windows, a session, and the larger of what one block's
+ * search and its rounding take. */
+static uint64_t estimate_memory(struct quantize_job *job)
+{
+    const struct model_config *config = &job->config;
+    const awq_quantize_options *quantizer = &job->settings->quantizer;
+    uint64_t weights = (uint64_t)block_weights_count(config);
+    uint64_t groups = quantizer->group_size > 0 ? weights / (uint64_t)quantizer->group_size : 0;
+    uint64_t rounded = weights * (uint64_t)quantizer->bits / 8 + 3 * groups;
+    if (!job->settings->search) return rounded + weights;
+    struct session_options options = session_options(job);
+    uint64_t tokens = (uint64_t)(job->windows.rows * job->windows.columns);
+    uint64_t search = block_search_bytes(config, job->settings, job->windows.rows, job->windows.columns);
+    return tokens * (uint64_t)config->hidden * sizeof(float) + session_bytes(config, &options) +
+           (search > rounded ? search : rounded);
+}
+
+static bool check_memory(struct quantize_job *job)
+{
+    uint64_t limit = job->request->memory_limit;
+    job->estimated_bytes = estimate_memory(job);
+    if (!limit || job->estimated_bytes <= limit) return true;
+    return cli_error("quantising this model takes about %s, but --memory-limit is %s; fewer --samples, a smaller "
+                     "--seq-length or fewer --search-tokens take less", cli_bytes(job->estimated_bytes).text,
+                     cli_bytes(limit).text);
+}
+
+/* ---- the work */
+
+static bool quantize_blocks(struct quantize_job *job)
+{
+    for (int64_t layer = 0; layer < job->config.layers; layer++) {
+        struct block_weights weights;
+        struct block_copies copies = {{NULL}, 0};
+        struct job_part whole = {job, layer, 0, 100};
+        if (!block_weights_load(job->context, job->source, &job->config, layer, &weights)) return false;
+        bool ok = block_quantize(job, &weights, &copies, &job->reports[layer]) &&
+                  output_block(job->context, job->writer, job->settings->layout, &weights, &job->output_bytes);
+        block_weights_clear(&weights);
+        block_copies_free(job->context, &copies);
+        block_weights_release(job->source, layer);
+        if (!ok) return false;
+        if (job_part_update(&whole, 1, 1)) return cli_error("interrupted");
+        if (job->request->verbose && !job->request->json) report_block(job, layer);
+    }
+    return true;
+}
+
+static bool finish(struct quantize_job *job)
+{
+    if (!output_other_tensors(job->writer, job->source, &job->config, &job->output_bytes) ||
+        !output_config(job->writer, &job->config, job->settings, job->excluded) ||
+        !output_copy_files(job->writer, job->request->model))
+        return false;
+    awq_status status = awq_checkpoint_writer_commit(job->writer);
+    return status == AWQ_OK || cli_library_error(status, "%s", job->request->out);
+}
+
+static bool quantize(struct quantize_job *job)
+{
+    const struct quantize_request *request = job->request;
+    double start = cli_seconds();
+    if (!context_open(request->threads, request->memory_limit, &job->context)) return false;
+    if (!check_output(request) || !open_model(job) || !create_writer(job)) return false;
+    if (job->settings->search && !read_windows(job)) return false;
+    if (!check_memory(job) || !try_layout(job)) return false;
+    if (!request->json && !request->quiet) report_plan(job);
+    progress_begin(&job->progress, "Quantising");
+    bool ok = (!job->settings->search || embed_windows(job)) && quantize_blocks(job);
+    progress_end(&job->progress);
+    if (!ok || !finish(job)) return false;
+    job->seconds = cli_seconds() - start;
+    awq_status status = awq_context_get_memory(job->context, NULL, &job->peak_bytes);
+    if (status != AWQ_OK) return cli_library_error(status, "memory");
+    if (request->json) return report_json(job);
+    if (!request->quiet) report_result(job);
+    return true;
+}
+
+int quantize_model(const struct quantize_request *request)
+{
+    struct quantize_job job = {.request = request, .settings = &request->settings};
+    bool ok = quantize(&job);
+    session_destroy(job.session);
+    awq_context_free(job.context, job.hidden);
+    free(job.counts);
+    token_rows_free(&job.windows);
+    free(job.excluded);
+    free(job.reports);
+    awq_checkpoint_writer_destroy(job.writer);
+    awq_checkpoint_destroy(job.source);
+    model_config_clear(&job.config);
+    awq_context_destroy(job.context);
+    return ok ? EXIT_OK : EXIT_FAILED;
+}

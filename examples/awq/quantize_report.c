@@ -1,0 +1,193 @@
+/* What came of quantising: tables for people, JSON for programs. */
+#include "quantize.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const scale_names[] = {[AWQ_SCALES_PLAIN] = "plain", [AWQ_SCALES_DUO] = "duo"};
+static const char *const profile_names[] = {
+    [AWQ_PROFILE_EXACT] = "exact", [AWQ_PROFILE_AUTOAWQ] = "autoawq", [AWQ_PROFILE_LLM_AWQ] = "llm-awq"};
+
+/* How many percent 'after' is less than 'before'. */
+static double percent_less(double before, double after)
+{
+    return before > 0 ? 100 * (before - after) / before : 0;
+}
+
+static double percent_of(int64_t part, int64_t whole)
+{
+    return whole ? 100 * (double)part / (double)whole : 0;
+}
+
+void report_plan(const struct quantize_job *job)
+{
+    const struct quantize_settings *settings = job->settings;
+    const awq_quantize_options *quantizer = &settings->quantizer;
+    printf("model        %s: %s, %" PRId64 " layers, %s weights in %s\n", job->request->model, job->config.model_type,
+           job->config.layers, cli_count(job->source_weights).text, cli_bytes(job->source_bytes).text);
+    printf("to           %d bits, ", (int)quantizer->bits);
+    if (quantizer->group_size == AWQ_GROUP_PER_ROW)
+        printf("a scale a row");
+    else
+        printf("groups of %" PRId64, quantizer->group_size);
+    printf(", %s, %s, %s\n", quantizer->flags & AWQ_QUANTIZE_SYMMETRIC ? "symmetric" : "zero points",
+           awq_layout_name(settings->layout),
+           !settings->search ? "rounded to nearest" : settings->clip ? "AWQ with clipping" : "AWQ");
+    if (settings->search)
+        printf("calibration  %s windows of %s tokens from %s\n", cli_count(job->windows.rows).text,
+               cli_count(job->windows.columns).text, job->request->calib);
+    printf("memory       about %s will be used\n", cli_bytes(job->estimated_bytes).text);
+    fflush(stdout);
+}
+
+static void count_clipped(const struct block_report *report, int64_t *clipped, int64_t *groups)
+{
+    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        if (!report->linear[linear].clipped) continue;
+        *clipped += report->linear[linear].clipped_groups;
+        *groups += report->linear[linear].groups;
+    }
+}
+
+void report_block(const struct quantize_job *job, int64_t layer)
+{
+    const struct block_report *report = &job->reports[layer];
+    int64_t clipped = 0, groups = 0;
+    progress_clear();
+    printf("layer %-6" PRId64, layer);
+    for (int point = 0; point < BLOCK_POINTS; point++) {
+        const struct group_report *group = &report->group[point];
+        if (group->searched)
+            printf(" %s %.2f (%+.1f %%) ", point_name((enum block_point)point), group->alpha,
+                   -percent_less(group->loss_identity, group->loss));
+    }
+    count_clipped(report, &clipped, &groups);
+    if (groups) printf(" %.1f %% clipped", percent_of(clipped, groups));
+    putchar('\n');
+    fflush(stdout);
+}
+
+/* One line: the linears that share an input, over all layers. */
+static void print_group(const struct quantize_job *job, enum block_point point)
+{
+    static const char *const judged_by[BLOCK_POINTS] = {
+        [POINT_QKV] = "attention", [POINT_O] = "own output", [POINT_GATE_UP] = "MLP", [POINT_DOWN] = "own output"};
+    double alpha = 0, lowest = 1, highest = 0, loss = 0, identity = 0;
+    int64_t searched = 0;
+    for (int64_t layer = 0; layer < job->config.layers; layer++) {
+        const struct group_report *group = &job->reports[layer].group[point];
+        if (!group->searched) continue;
+        searched++;
+        alpha += group->alpha;
+        lowest = group->alpha < lowest ? group->alpha : lowest;
+        highest = group->alpha > highest ? group->alpha : highest;
+        loss += group->loss;
+        identity += group->loss_identity;
+    }
+    if (!searched) return;
+    printf("%-12s %-12s %.2f (%.2f to %.2f)   %-12.4g %-12.4g %5.1f %%\n", point_name(point), judged_by[point],
+           alpha / (double)searched, lowest, highest, identity / (double)searched, loss / (double)searched,
+           percent_less(identity, loss));
+}
+
+static void print_rounding(const struct quantize_job *job)
+{
+    int64_t quantized = 0, clipped = 0, groups = 0, total = job->config.layers * BLOCK_LINEARS;
+    uint64_t clamped = 0;
+    for (int64_t layer = 0; layer < job->config.layers; layer++) {
+        count_clipped(&job->reports[layer], &clipped, &groups);
+        for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+            quantized += job->reports[layer].linear[linear].quantized;
+            clamped += job->reports[layer].linear[linear].clamped_scales;
+        }
+    }
+    printf("quantised    %" PRId64 " of %" PRId64 " linears", quantized, total);
+    if (groups) printf("; %.1f %% of %s groups clipped", percent_of(clipped, groups), cli_count(groups).text);
+    putchar('\n');
+    if (clamped) cli_warning("%s scales do not fit their type and were clamped to it", cli_count((int64_t)clamped).text);
+}
+
+void report_result(const struct quantize_job *job)
+{
+    if (job->settings->search) {
+        printf("\nlinears      judged by    alpha                 error of     with scales  less\n");
+        printf("                          mean (range)          rounding\n");
+        for (int point = 0; point < BLOCK_POINTS; point++) print_group(job, (enum block_point)point);
+        putchar('\n');
+    }
+    print_rounding(job);
+    printf("written      %s, %s of tensors instead of %s\n", job->request->out, cli_bytes(job->output_bytes).text,
+           cli_bytes(job->source_bytes).text);
+    printf("memory       %s at most; %s were estimated\n", cli_bytes(job->peak_bytes).text,
+           cli_bytes(job->estimated_bytes).text);
+    printf("time         %s\n", cli_duration(job->seconds).text);
+}
+
+/* ---- JSON */
+
+static json_t *linear_json(int64_t layer, int linear, const struct linear_report *report)
+{
+    char name[TENSOR_NAME_SIZE];
+    block_linear_name(layer, linear, name);
+    json_t *json = json_pack("{s:s, s:b}", "name", name, "quantized", report->quantized);
+    if (!json || !report->quantized) return json;
+    json_object_set_new(json, "groups", json_integer(report->groups));
+    json_object_set_new(json, "zero_groups", json_integer((json_int_t)report->zero_groups));
+    json_object_set_new(json, "clamped_scales", json_integer((json_int_t)report->clamped_scales));
+    if (!report->clipped) return json;
+    json_object_set_new(json, "clipped_groups", json_integer(report->clipped_groups));
+    json_object_set_new(json, "clip_loss", json_real(report->clip_loss));
+    json_object_set_new(json, "clip_loss_unclipped", json_real(report->clip_loss_unclipped));
+    return json;
+}
+
+static json_t *group_json(enum block_point point, const struct group_report *report)
+{
+    return json_pack("{s:s, s:f, s:s, s:f, s:f}", "linears", point_name(point), "alpha", report->alpha, "scales",
+                     scale_names[report->scales], "loss", report->loss, "loss_identity", report->loss_identity);
+}
+
+static json_t *layer_json(int64_t layer, const struct block_report *report)
+{
+    json_t *groups = json_array(), *linears = json_array();
+    for (int point = 0; point < BLOCK_POINTS; point++)
+        if (report->group[point].searched)
+            json_array_append_new(groups, group_json((enum block_point)point, &report->group[point]));
+    for (int linear = 0; linear < BLOCK_LINEARS; linear++)
+        json_array_append_new(linears, linear_json(layer, linear, &report->linear[linear]));
+    return json_pack("{s:I, s:o, s:o}", "layer", (json_int_t)layer, "searches", groups, "linears", linears);
+}
+
+bool report_json(const struct quantize_job *job)
+{
+    const struct quantize_settings *settings = job->settings;
+    const awq_quantize_options *quantizer = &settings->quantizer;
+    json_t *layers = json_array();
+    for (int64_t layer = 0; layer < job->config.layers; layer++)
+        json_array_append_new(layers, layer_json(layer, &job->reports[layer]));
+    json_t *json = json_pack("{s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
+        "model", job->request->model,
+        "out", job->request->out,
+        "method", settings->search ? "awq" : "rtn",
+        "clip", settings->clip,
+        "profile", profile_names[quantizer->profile],
+        "bits", (int)quantizer->bits,
+        "group_size", (json_int_t)quantizer->group_size,
+        "symmetric", (quantizer->flags & AWQ_QUANTIZE_SYMMETRIC) != 0,
+        "version", awq_layout_name(settings->layout),
+        "calibration_windows", (json_int_t)job->windows.rows,
+        "calibration_window_tokens", (json_int_t)job->windows.columns,
+        "weights", (json_int_t)job->source_weights,
+        "source_bytes", (json_int_t)job->source_bytes,
+        "output_bytes", (json_int_t)job->output_bytes,
+        "estimated_memory_bytes", (json_int_t)job->estimated_bytes,
+        "peak_memory_bytes", (json_int_t)job->peak_bytes,
+        "seconds", job->seconds,
+        "layers", layers);
+    if (!json) return cli_error("the results cannot be written as JSON");
+    bool ok = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0 && putchar('\n') != EOF;
+    json_decref(json);
+    return ok || cli_error("standard output: it cannot be written");
+}

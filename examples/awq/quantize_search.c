@@ -1,0 +1,410 @@
+/* Calibrating one block and searching its scales.
+ *
+ * The calibration windows run through the block as it is, and what enters its linears is observed.  Candidates for q, k and v
+ * are then judged by what the attention gives, those for gate and up by what the MLP gives, those for o and down by their
+ * own outputs. */
+#include "quantize.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const int linears_of_point[BLOCK_POINTS][4] = {
+    [POINT_QKV] = {LINEAR_Q, LINEAR_K, LINEAR_V, BLOCK_LINEARS},
+    [POINT_O] = {LINEAR_O, BLOCK_LINEARS},
+    [POINT_GATE_UP] = {LINEAR_GATE, LINEAR_UP, BLOCK_LINEARS},
+    [POINT_DOWN] = {LINEAR_DOWN, BLOCK_LINEARS},
+};
+
+static const char *const point_names[BLOCK_POINTS] = {
+    [POINT_QKV] = "q k v", [POINT_O] = "o", [POINT_GATE_UP] = "gate up", [POINT_DOWN] = "down",
+};
+
+enum { ROWS_PER_TASK = 32 }; /* of outputs that are compared */
+
+/* Hundredths of a block's work that are done after the pass, and after the search at each point. */
+enum { PASS_PART = 10 };
+static const int search_parts[BLOCK_POINTS + 1] = {PASS_PART, 40, 45, 80, 85};
+
+const int *point_linears(enum block_point point)
+{
+    return linears_of_point[point];
+}
+
+const char *point_name(enum block_point point)
+{
+    return point_names[point];
+}
+
+int32_t job_part_update(void *user_data, uint64_t done, uint64_t total)
+{
+    const struct job_part *part = user_data;
+    uint64_t span = (uint64_t)(part->last - part->first), hundredths = total ? span * done / total : span;
+    return progress_update(&part->job->progress, (uint64_t)part->layer * 100 + (uint64_t)part->first + hundredths,
+                           (uint64_t)part->job->config.layers * 100);
+}
+
+/* ---- running windows through a block */
+
+bool job_forward(struct quantize_job *job, const struct block *block, bool advance, struct job_part *part, block_tap tap,
+                 void *tap_data)
+{
+    int64_t row_size = job->windows.columns * job->config.hidden;
+    void *scratch = NULL;
+    bool ok = true;
+    if (!advance) {
+        awq_status status = awq_context_allocate(job->context, (uint64_t)(job->chunk_sequences * row_size) * sizeof(float),
+                                                 &scratch);
+        if (status != AWQ_OK) return cli_library_error(status, "activations");
+    }
+    for (int64_t first = 0; ok && first < job->windows.rows; first += job->chunk_sequences) {
+        int64_t left = job->windows.rows - first;
+        struct batch batch = {left < job->chunk_sequences ? left : job->chunk_sequences, job->counts};
+        float *hidden = job->hidden + first * row_size;
+        if (!advance) hidden = memcpy(scratch, hidden, (size_t)(batch.sequences * row_size) * sizeof *hidden);
+        ok = block_forward(job->session, block, &batch, hidden, tap, tap_data);
+        if (ok && job_part_update(part, (uint64_t)(first + batch.sequences), (uint64_t)job->windows.rows))
+            ok = cli_error("interrupted");
+    }
+    awq_context_free(job->context, scratch);
+    return ok;
+}
+
+/* ---- the state of one block's search */
+
+struct searcher {
+    struct quantize_job *job;
+    const struct block_weights *weights;
+    struct block_statistics *statistics;
+    struct block_report *report;
+    struct block floats; /* the block as it is, its linears apart */
+
+    /* Attention is compared on whole windows, spread evenly over all. */
+    int64_t compared_windows, passed_windows;
+    float *normed;             /* [compared_windows * windows.columns][hidden]: what enters q, k and v */
+    float *reference, *output; /* [compared rows][hidden], of either half of the block */
+    double *sums;              /* a task's sum of squared differences */
+};
+
+static bool is_quantized(const struct searcher *searcher, int linear)
+{
+    return !searcher->job->excluded[searcher->weights->layer * BLOCK_LINEARS + linear];
+}
+
+static bool any_quantized(const struct searcher *searcher, enum block_point point)
+{
+    for (const int *linear = point_linears(point); *linear != BLOCK_LINEARS; linear++)
+        if (is_quantized(searcher, *linear)) return true;
+    return false;
+}
+
+static bool is_searched(const struct searcher *searcher, enum block_point point)
+{
+    const struct model_config *config = &searcher->job->config;
+    const struct quantize_settings *settings = searcher->job->settings;
+    if (!any_quantized(searcher, point)) return false;
+    if (point != POINT_O) return true;
+    /* The peers scale o only where it has as many inputs as v has outputs. */
+    bool can_tie = settings->quantizer.profile == AWQ_PROFILE_EXACT;
+    return settings->scale_output && (can_tie || config->heads == config->kv_heads);
+}
+
+static int64_t point_inputs(const struct model_config *config, enum block_point point)
+{
+    int64_t n, k;
+    block_linear_shape(config, *point_linears(point), &n, &k);
+    return k;
+}
+
+static int64_t compared_windows(const struct quantize_settings *settings, int64_t windows, int64_t length)
+{
+    int64_t fit = settings->search_tokens / length;
+    if (fit < 1) fit = 1;
+    return fit < windows ? fit : windows;
+}
+
+static int64_t compared_rows(const struct quantize_settings *settings, int64_t windows, int64_t length)
+{
+    int64_t rows = compared_windows(settings, windows, length) * length;
+    return rows > settings->search_tokens ? rows : settings->search_tokens;
+}
+
+/* NULL after a message. */
+static void *allocate(const struct searcher *searcher, int64_t count, size_t size)
+{
+    void *memory = NULL;
+    awq_status status = awq_context_allocate(searcher->job->context, (uint64_t)count * size, &memory);
+    if (status != AWQ_OK)
+        cli_library_error(status, "block %lld: room to compare outputs", (long long)searcher->weights->layer);
+    return memory;
+}
+
+static bool allocate_room(struct searcher *searcher, int64_t windows, int64_t length)
+{
+    int64_t hidden = searcher->job->config.hidden, rows = compared_rows(searcher->job->settings, windows, length);
+    searcher->compared_windows = compared_windows(searcher->job->settings, windows, length);
+    return (searcher->normed = allocate(searcher, searcher->compared_windows * length * hidden, sizeof(float))) &&
+           (searcher->reference = allocate(searcher, rows * hidden, sizeof(float))) &&
+           (searcher->output = allocate(searcher, rows * hidden, sizeof(float))) &&
+           (searcher->sums = allocate(searcher, rows / ROWS_PER_TASK + 1, sizeof(double)));
+}
+
+/* ---- observing */
+
+/* Keep x of the windows in it that candidates will be compared on: window i * windows / compared for every i. */
+static void keep_normed(struct searcher *searcher, const float *x, int64_t rows)
+{
+    const struct quantize_job *job = searcher->job;
+    int64_t total = job->windows.rows, compared = searcher->compared_windows;
+    int64_t window_size = job->windows.columns * job->config.hidden;
+    int64_t first = searcher->passed_windows, last = first + rows / job->windows.columns;
+    for (int64_t i = 0; i < compared; i++) {
+        int64_t window = i * total / compared;
+        if (window < first || window >= last) continue;
+        memcpy(searcher->normed + i * window_size, x + (window - first) * window_size, (size_t)window_size * sizeof *x);
+    }
+    searcher->passed_windows = last;
+}
+
+static bool observe(void *user_data, enum block_point point, const float *x, int64_t rows, int64_t inputs)
+{
+    struct searcher *searcher = user_data;
+    awq_calibration *calibration = searcher->statistics->calibration[point];
+    awq_tensor view;
+    if (point == POINT_QKV) keep_normed(searcher, x, rows);
+    if (!calibration) return true;
+    awq_tensor_init_const_2d(&view, x, AWQ_F32, rows, inputs);
+    awq_status status = awq_calibration_observe(calibration, &view);
+    return status == AWQ_OK || cli_library_error(status, "block %lld, input of %s", (long long)searcher->weights->layer,
+                                                 point_name(point));
+}
+
+static bool create_calibrations(struct searcher *searcher)
+{
+    const struct quantize_job *job = searcher->job;
+    awq_calibration_options options;
+    awq_struct_init(&options, sizeof options);
+    options.sample_rows = job->settings->search_tokens;
+    options.seed = job->settings->seed;
+    for (int point = 0; point < BLOCK_POINTS; point++) {
+        if (!any_quantized(searcher, point)) continue;
+        awq_status status = awq_calibration_create(job->context, point_inputs(&job->config, point), &options,
+                                                   &searcher->statistics->calibration[point]);
+        if (status != AWQ_OK) return cli_library_error(status, "statistics of the input of %s", point_name(point));
+    }
+    return true;
+}
+
+/* ---- comparing outputs */
+
+struct comparison {
+    const float *a, *b;
+    int64_t rows, width;
+    double *sums;
+};
+
+static void compare_rows(void *user_data, int64_t index)
+{
+    const struct comparison *comparison = user_data;
+    int64_t first = index * ROWS_PER_TASK, last = first + ROWS_PER_TASK;
+    if (last > comparison->rows) last = comparison->rows;
+    double sum = 0;
+    for (int64_t i = first * comparison->width; i < last * comparison->width; i++) {
+        double difference = (double)comparison->a[i] - (double)comparison->b[i];
+        sum += difference * difference;
+    }
+    comparison->sums[index] = sum;
+}
+
+/* The mean over rows and channels of the squared difference between searcher->output and searcher->reference. */
+static bool mean_squared_difference(const struct searcher *searcher, int64_t rows, double *mean)
+{
+    int64_t width = searcher->job->config.hidden, tasks = (rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK;
+    struct comparison comparison = {searcher->output, searcher->reference, rows, width, searcher->sums};
+    awq_status status = awq_context_parallel_for(searcher->job->context, tasks, compare_rows, &comparison);
+    if (status != AWQ_OK) return cli_library_error(status, "comparing outputs");
+    double sum = 0;
+    for (int64_t i = 0; i < tasks; i++) sum += searcher->sums[i];
+    *mean = sum / ((double)rows * (double)width);
+    return true;
+}
+
+/* ---- candidates judged by half a block */
+
+struct trial {
+    struct searcher *searcher;
+    int linears[BLOCK_LINEARS]; /* that candidates are given for */
+    const float *x;             /* normalised input [rows][hidden] */
+    int64_t rows;
+    bool attention; /* or the MLP */
+    bool failed;    /* and said why */
+};
+
+/* The half of 'block' that is tried, for all rows. */
+static bool run_half(const struct trial *trial, const struct block *block, float *output)
+{
+    const struct quantize_job *job = trial->searcher->job;
+    int64_t length = job->windows.columns, hidden = job->config.hidden, chunk = job->chunk_sequences * length;
+    for (int64_t first = 0; first < trial->rows; first += chunk) {
+        int64_t rows = trial->rows - first < chunk ? trial->rows - first : chunk;
+        const float *x = trial->x + first * hidden;
+        float *y = output + first * hidden;
+        struct batch batch = {rows / length, job->counts};
+        if (!(trial->attention ? block_attention(job->session, block, &batch, x, NULL, y)
+                               : block_mlp(job->session, block, rows, x, NULL, y)))
+            return false;
+    }
+    return true;
+}
+
+static bool create_linear(const struct searcher *searcher, int linear, const awq_tensor *w, awq_linear **result)
+{
+    const awq_tensor *bias = &searcher->weights->linear[linear].bias;
+    awq_linear_options options;
+    awq_struct_init(&options, sizeof options);
+    options.bias = bias->data ? bias : NULL;
+    awq_status status = awq_linear_create_dense(searcher->job->context, w, &options, result);
+    return status == AWQ_OK || cli_library_error(status, "a candidate");
+}
+
+/* An awq_loss_callback. */
+static int32_t trial_loss(void *user_data, size_t count, const awq_tensor *const *candidates, double *loss)
+{
+    struct trial *trial = user_data;
+    struct block block = trial->searcher->floats;
+    awq_linear *made[BLOCK_LINEARS] = {NULL};
+    bool ok = true;
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = create_linear(trial->searcher, trial->linears[i], candidates[i], &made[i]);
+        block.linear[trial->linears[i]] = made[i];
+    }
+    ok = ok && run_half(trial, &block, trial->searcher->output) &&
+         mean_squared_difference(trial->searcher, trial->rows, loss);
+    for (size_t i = 0; i < count; i++) awq_linear_destroy(made[i]);
+    trial->failed = !ok;
+    return ok ? 0 : 1;
+}
+
+/* Whether candidates at this point are judged by half a block, and then by which input and float output. */
+static bool prepare_trial(struct trial *trial, enum block_point point, bool *used)
+{
+    struct searcher *searcher = trial->searcher;
+    *used = point == POINT_QKV || point == POINT_GATE_UP;
+    if (!*used) return true;
+    trial->attention = point == POINT_QKV;
+    if (trial->attention) {
+        trial->x = searcher->normed;
+        trial->rows = searcher->compared_windows * searcher->job->windows.columns;
+    } else {
+        awq_tensor samples;
+        awq_status status = awq_calibration_get_samples(searcher->statistics->calibration[point], &samples);
+        if (status != AWQ_OK) return cli_library_error(status, "sampled tokens");
+        trial->x = samples.data;
+        trial->rows = samples.shape[0];
+    }
+    return run_half(trial, &searcher->floats, searcher->reference);
+}
+
+/* ---- searching */
+
+static bool run_search(const struct searcher *searcher, enum block_point point, awq_search *search, struct trial *trial)
+{
+    size_t count = 0;
+    awq_status status = AWQ_OK;
+    awq_search_result result;
+    for (const int *linear = point_linears(point); status == AWQ_OK && *linear != BLOCK_LINEARS; linear++) {
+        if (!is_quantized(searcher, *linear)) continue;
+        trial->linears[count++] = *linear;
+        status = awq_search_add_weight(search, &searcher->weights->linear[*linear].dense);
+    }
+    if (status == AWQ_OK) status = awq_search_run(search);
+    if (trial->failed) return false;
+    awq_struct_init(&result, sizeof result);
+    if (status == AWQ_OK) status = awq_search_get_result(search, &result);
+    if (status != AWQ_OK)
+        return cli_library_error(status, "block %lld, scales of %s", (long long)searcher->weights->layer, point_name(point));
+    searcher->report->group[point] =
+        (struct group_report){true, result.scales, result.alpha, result.loss, result.loss_identity};
+    return true;
+}
+
+static bool search_point(struct searcher *searcher, enum block_point point)
+{
+    struct quantize_job *job = searcher->job;
+    const struct model_config *config = &job->config;
+    struct job_part part = {job, searcher->weights->layer, search_parts[point], search_parts[point + 1]};
+    struct trial trial = {.searcher = searcher};
+    bool use_trial;
+    awq_search_options options;
+    if (!is_searched(searcher, point)) return true;
+    if (!prepare_trial(&trial, point, &use_trial)) return false;
+    awq_struct_init(&options, sizeof options);
+    options.scales = job->settings->scales;
+    options.smooth_factor = job->settings->smooth_factor;
+    options.quantize = &job->settings->quantizer;
+    options.loss = use_trial ? trial_loss : NULL;
+    options.loss_data = &trial;
+    options.progress = job_part_update;
+    options.progress_data = &part;
+    if (point == POINT_O && config->heads > config->kv_heads) {
+        options.tie_copies = config->heads / config->kv_heads;
+        options.tie_width = config->head_dim;
+    }
+    progress_note(&job->progress, "layer %lld: scales of %s", (long long)searcher->weights->layer, point_name(point));
+    awq_search **search = &searcher->statistics->search[point];
+    awq_status status = awq_search_create(job->context, searcher->statistics->calibration[point], &options, search);
+    if (status != AWQ_OK) return cli_library_error(status, "scales of %s", point_name(point));
+    return run_search(searcher, point, *search, &trial);
+}
+
+static void searcher_clear(struct searcher *searcher)
+{
+    awq_context *context = searcher->job->context;
+    awq_context_free(context, searcher->normed);
+    awq_context_free(context, searcher->reference);
+    awq_context_free(context, searcher->output);
+    awq_context_free(context, searcher->sums);
+    block_clear(context, &searcher->floats);
+}
+
+bool block_search(struct quantize_job *job, const struct block_weights *weights, struct block_statistics *statistics,
+                  struct block_report *report)
+{
+    struct searcher searcher = {.job = job, .weights = weights, .statistics = statistics, .report = report};
+    struct job_part part = {job, weights->layer, 0, PASS_PART};
+    progress_note(&job->progress, "layer %lld: activations", (long long)weights->layer);
+    bool ok = block_create(job->context, &job->config, weights, false, &searcher.floats) &&
+              allocate_room(&searcher, job->windows.rows, job->windows.columns) && create_calibrations(&searcher) &&
+              job_forward(job, &searcher.floats, !job->settings->through_quantized, &part, observe, &searcher);
+    for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = search_point(&searcher, point);
+    searcher_clear(&searcher);
+    return ok;
+}
+
+void block_statistics_clear(struct block_statistics *statistics)
+{
+    for (int point = 0; point < BLOCK_POINTS; point++) {
+        awq_search_destroy(statistics->search[point]);
+        awq_calibration_destroy(statistics->calibration[point]);
+    }
+    memset(statistics, 0, sizeof *statistics);
+}
+
+uint64_t block_search_bytes(const struct model_config *config, const struct quantize_settings *settings, int64_t windows,
+                            int64_t length)
+{
+    int64_t rows = compared_rows(settings, windows, length), block = 0, largest = 0, inputs = 0;
+    for (int point = 0; point < BLOCK_POINTS; point++) {
+        int64_t n, k, size = 0;
+        for (const int *linear = point_linears(point); *linear != BLOCK_LINEARS; linear++) {
+            block_linear_shape(config, *linear, &n, &k);
+            size += n * k;
+        }
+        inputs += point_inputs(config, point);
+        block += size;
+        if (size > largest) largest = size;
+    }
+    /* The block, a candidate as the search makes it and as it runs, the outputs that are compared, and the samples. */
+    return sizeof(float) * (uint64_t)(block + 2 * largest + 3 * rows * config->hidden + settings->search_tokens * inputs);
+}
