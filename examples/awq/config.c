@@ -143,11 +143,11 @@ static bool read_shape(const struct section *section, struct model_config *confi
     if (!find(section, "head_dim") && !qwen3 && config->hidden % config->heads)
         return wrong(section, "hidden_size", "is %lld, not a multiple of num_attention_heads, %lld, without a head_dim",
                      (long long)config->hidden, (long long)config->heads);
-    if (!get_integer(section, "head_dim", qwen3 ? 128 : config->hidden / config->heads, 2, 1024, &config->head_dim))
-        return false;
-    if (config->head_dim % 2 || config->head_dim < 2 || config->head_dim > 1024)
-        return wrong(section, "head_dim", "is %lld, but rotary embedding needs an even number up to 1024",
-                     (long long)config->head_dim);
+    int64_t standard = qwen3 ? 128 : config->hidden / config->heads;
+    if (!get_integer(section, "head_dim", standard, 2, MAX_HEAD_DIM, &config->head_dim)) return false;
+    if (config->head_dim % 2 || config->head_dim < 2 || config->head_dim > MAX_HEAD_DIM)
+        return wrong(section, "head_dim", "is %lld, but rotary embedding needs an even number up to %d",
+                     (long long)config->head_dim, MAX_HEAD_DIM);
     return true;
 }
 

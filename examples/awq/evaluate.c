@@ -161,11 +161,11 @@ static bool windows_open(const struct options *options, const struct evaluation 
 
 /* ---- running a model over windows */
 
-static bool allocate_floats(awq_context *context, int64_t rows, int64_t columns, float **floats)
+static bool allocate_floats(awq_context *context, int64_t rows, int64_t columns, float **values)
 {
     void *memory = NULL;
     awq_status status = awq_context_allocate(context, (uint64_t)rows * (uint64_t)columns * sizeof(float), &memory);
-    *floats = memory;
+    *values = memory;
     return status == AWQ_OK || cli_library_error(status, "activations");
 }
 
@@ -294,7 +294,7 @@ static bool add_scores(struct evaluation *evaluation, const struct window *windo
     for (int64_t i = 0; i < rows; i++) {
         const struct score *score = &evaluation->scores[i];
         if (!isfinite(score->loss) || !isfinite(score->divergence))
-            return cli_error("a logit is not a finite number at token %" PRId64 " of the window from token %" PRId64 " on",
+            return cli_error("the logits are not finite numbers at token %" PRId64 " of the window at token %" PRId64,
                              offset + i, window->begin);
         if (offset + i < window->first_counted) continue;
         totals->loss += score->loss;

@@ -1,4 +1,5 @@
 /* The forward pass: norms, rotary positions, attention over a key/value cache, gated MLPs. */
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -337,80 +338,146 @@ VECTORIZED static void place_task(void *data, int64_t index)
     for (int64_t row = index * ROW_TILE; row < end; row++) place_row(job, row);
 }
 
-/* scores[KEY_TILE] = q . keys, which lie transposed. */
-INLINED void score_keys(const float *q, const float *keys, int64_t stride, int64_t width, float *scores)
+/* Attention goes over two queries at a time, which share the loads of keys and values. */
+enum { PAIR = 2 };
+
+struct query {
+    const float *q;
+    float *out;
+    int64_t first, last;  /* positions of the keys it sees */
+    float highest, total; /* of the scores so far; and the sum of their exponentials */
+};
+
+/* scores[PAIR][KEY_TILE] = q . keys, which lie transposed. */
+INLINED void score_keys(const struct query pair[PAIR], const float *keys, int64_t stride, int64_t width,
+                        float scores[PAIR][KEY_TILE])
 {
-    memset(scores, 0, KEY_TILE * sizeof(float));
-    for (int64_t i = 0; i < width; i += 2) {
-        const float *a = keys + i * stride, *b = a + stride;
-        float qa = q[i], qb = q[i + 1];
-        for (int j = 0; j < KEY_TILE; j++) scores[j] += qa * a[j] + qb * b[j];
+    for (int j = 0; j < KEY_TILE; j += 4 * FLOATS) {
+        floats a = {0}, b = {0}, c = {0}, d = {0}, e = {0}, f = {0}, g = {0}, h = {0};
+        const float *key = keys + j;
+        for (int64_t i = 0; i < width; i++, key += stride) {
+            float x = pair[0].q[i], y = pair[1].q[i];
+            a += x * LOAD(key);
+            b += x * LOAD(key + FLOATS);
+            c += x * LOAD(key + 2 * FLOATS);
+            d += x * LOAD(key + 3 * FLOATS);
+            e += y * LOAD(key);
+            f += y * LOAD(key + FLOATS);
+            g += y * LOAD(key + 2 * FLOATS);
+            h += y * LOAD(key + 3 * FLOATS);
+        }
+        float *s = scores[0] + j, *t = scores[1] + j;
+        STORE(s, a);
+        STORE(s + FLOATS, b);
+        STORE(s + 2 * FLOATS, c);
+        STORE(s + 3 * FLOATS, d);
+        STORE(t, e);
+        STORE(t + FLOATS, f);
+        STORE(t + 2 * FLOATS, g);
+        STORE(t + 3 * FLOATS, h);
     }
 }
 
-/* out[width] += weights[count] . values[count][width] */
-INLINED void add_values(const float *weights, const float *values, int64_t count, int64_t width, float *out)
+/* out[width] += weights[count] . values[count][width], for both. */
+INLINED void add_values(const struct query pair[PAIR], float weights[PAIR][KEY_TILE], const float *values,
+                        int64_t count, int64_t width)
 {
-    int64_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-        const float *a = values + i * width, *b = a + width, *c = b + width, *d = c + width;
-        float wa = weights[i], wb = weights[i + 1], wc = weights[i + 2], wd = weights[i + 3];
-        for (int64_t j = 0; j < width; j++) out[j] += (wa * a[j] + wb * b[j]) + (wc * c[j] + wd * d[j]);
+    int64_t j = 0;
+    for (; j + 2 * FLOATS <= width; j += 2 * FLOATS) {
+        float *s = pair[0].out + j, *t = pair[1].out + j;
+        floats a = LOAD(s), b = LOAD(s + FLOATS), c = LOAD(t), d = LOAD(t + FLOATS);
+        const float *value = values + j;
+        for (int64_t i = 0; i < count; i++, value += width) {
+            a += weights[0][i] * LOAD(value);
+            b += weights[0][i] * LOAD(value + FLOATS);
+            c += weights[1][i] * LOAD(value);
+            d += weights[1][i] * LOAD(value + FLOATS);
+        }
+        STORE(s, a);
+        STORE(s + FLOATS, b);
+        STORE(t, c);
+        STORE(t + FLOATS, d);
     }
-    for (; i < count; i++)
-        for (int64_t j = 0; j < width; j++) out[j] += weights[i] * values[i * width + j];
+    for (; j < width; j++)
+        for (int r = 0; r < PAIR; r++)
+            for (int64_t i = 0; i < count; i++) pair[r].out[j] += weights[r][i] * values[i * width + j];
 }
 
-/* Softmax attention of one query over keys first .. last, tile by tile: what was added up so far is rescaled whenever
- * a larger score appears.  Tiles begin at multiples of KEY_TILE whatever the query, so that a token's result does not
- * depend on the batch it came in. */
-INLINED void attend(const float *q, const float *keys, const float *values, int64_t stride, int64_t width,
-                          int64_t first, int64_t last, float *out)
+/* Turn the scores of the tile that begins at key 'begin' into weights, relative to the highest score so far, and
+ * rescale what was added up before a higher one appeared. */
+INLINED void weigh_keys(struct query *query, float scores[KEY_TILE], int64_t begin, int64_t width, float scale)
 {
-    float scale = 1.0f / sqrtf((float)width), highest = -INFINITY, total = 0;
-    float scores[KEY_TILE];
-    memset(out, 0, (size_t)width * sizeof(float));
+    float maxima[LANES], sums[LANES] = {0}, before = query->highest;
+    for (int j = 0; j < KEY_TILE; j++)
+        scores[j] = begin + j < query->first || begin + j > query->last ? -INFINITY : scores[j] * scale;
+    for (int j = 0; j < LANES; j++) maxima[j] = before;
+    for (int i = 0; i < KEY_TILE; i += LANES)
+        for (int j = 0; j < LANES; j++) maxima[j] = scores[i + j] > maxima[j] ? scores[i + j] : maxima[j];
+    query->highest = max_lanes(maxima);
+    for (int j = 0; j < KEY_TILE; j++) scores[j] = fast_exp(scores[j] - query->highest);
+    for (int i = 0; i < KEY_TILE; i += LANES)
+        for (int j = 0; j < LANES; j++) sums[j] += scores[i + j];
+    float rescale = fast_exp(before - query->highest);
+    query->total = query->total * rescale + sum_lanes(sums);
+    for (int64_t j = 0; j < width; j++) query->out[j] *= rescale;
+}
+
+/* Softmax attention, tile by tile of keys.  Tiles begin at multiples of KEY_TILE, and keys that a query does not see
+ * weigh exactly 0, so its result depends neither on its partner nor on the batch it came in. */
+INLINED void attend(struct query pair[PAIR], const float *keys, const float *values, int64_t stride, int64_t width)
+{
+    float scores[PAIR][KEY_TILE], scale = 1.0f / sqrtf((float)width);
+    int64_t first = pair[0].first < pair[1].first ? pair[0].first : pair[1].first;
+    int64_t last = pair[0].last > pair[1].last ? pair[0].last : pair[1].last;
+    for (int r = 0; r < PAIR; r++) {
+        memset(pair[r].out, 0, (size_t)width * sizeof(float));
+        pair[r].highest = -FLT_MAX;
+        pair[r].total = 0;
+    }
     for (int64_t begin = first / KEY_TILE * KEY_TILE; begin <= last; begin += KEY_TILE) {
-        float maxima[LANES], sums[LANES] = {0};
         int64_t count = last + 1 - begin < KEY_TILE ? last + 1 - begin : KEY_TILE;
-        score_keys(q, keys + begin, stride, width, scores);
-        for (int j = 0; j < KEY_TILE; j++)
-            scores[j] = begin + j < first || j >= count ? -INFINITY : scores[j] * scale;
-        for (int j = 0; j < LANES; j++) maxima[j] = highest;
-        for (int i = 0; i < KEY_TILE; i += LANES)
-            for (int j = 0; j < LANES; j++) maxima[j] = scores[i + j] > maxima[j] ? scores[i + j] : maxima[j];
-        float rescale = highest;
-        highest = max_lanes(maxima);
-        rescale = fast_exp(rescale - highest);
-        for (int j = 0; j < KEY_TILE; j++) scores[j] = fast_exp(scores[j] - highest);
-        for (int i = 0; i < KEY_TILE; i += LANES)
-            for (int j = 0; j < LANES; j++) sums[j] += scores[i + j];
-        total = total * rescale + sum_lanes(sums);
-        for (int64_t j = 0; j < width; j++) out[j] *= rescale;
-        add_values(scores, values + begin * width, count, width, out);
+        score_keys(pair, keys + begin, stride, width, scores);
+        for (int r = 0; r < PAIR; r++) weigh_keys(&pair[r], scores[r], begin, width, scale);
+        add_values(pair, scores, values + begin * width, count, width);
     }
-    for (int64_t j = 0; j < width; j++) out[j] /= total;
+    for (int r = 0; r < PAIR; r++)
+        for (int64_t j = 0; j < width; j++) pair[r].out[j] /= pair[r].total;
 }
 
-/* Task: one tile of a sequence's queries, all the query heads of one key head. */
+/* Query 'index' of those that share a key head: for every row the query heads of that key head. */
+INLINED void set_query(const struct attention_job *job, int64_t first_row, int64_t kv_head, int64_t index,
+                       struct query *query)
+{
+    const struct session *session = job->session;
+    const struct model_config *config = &session->config;
+    int64_t group = config->heads / config->kv_heads, width = config->head_dim;
+    int64_t row = first_row + index / group, head = kv_head * group + index % group;
+    int64_t position = session->row_position[row];
+    query->q = session->qkv + row * qkv_width(config) + head * width;
+    query->out = job->mixed + row * attention_width(config) + head * width;
+    query->first = job->window && position >= job->window ? position - job->window + 1 : 0;
+    query->last = position;
+}
+
+/* Task: a tile of one sequence's rows, and the query heads of one key head. */
 VECTORIZED static void attend_task(void *data, int64_t index)
 {
     const struct attention_job *job = data;
-    const struct session *session = job->session;
-    const struct model_config *config = &session->config;
+    const struct model_config *config = &job->session->config;
     int64_t tile = index % job->tiles, rest = index / job->tiles;
     int64_t kv_head = rest % config->kv_heads, sequence = rest / config->kv_heads;
-    int64_t group = config->heads / config->kv_heads, width = config->head_dim, row = 0;
+    int64_t count = job->batch->counts[sequence], row = tile * QUERY_TILE;
+    int64_t rows = count - row < QUERY_TILE ? count - row : QUERY_TILE;
+    int64_t queries = rows * (config->heads / config->kv_heads);
     const float *keys = keys_of(job, sequence, kv_head), *values = values_of(job, sequence, kv_head);
+    float spare[MAX_HEAD_DIM];
     for (int64_t i = 0; i < sequence; i++) row += job->batch->counts[i];
-    int64_t begin = tile * QUERY_TILE, end = begin + QUERY_TILE;
-    if (end > job->batch->counts[sequence]) end = job->batch->counts[sequence];
-    for (int64_t i = begin; i < end; i++) {
-        int64_t position = session->row_position[row + i];
-        int64_t first = job->window && position >= job->window ? position - job->window + 1 : 0;
-        for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-            attend(session->qkv + (row + i) * qkv_width(config) + head * width, keys, values, session->key_stride,
-                   width, first, position, job->mixed + (row + i) * attention_width(config) + head * width);
+    for (int64_t i = 0; i < queries; i += PAIR) {
+        struct query pair[PAIR];
+        set_query(job, row, kv_head, i, &pair[0]);
+        set_query(job, row, kv_head, i + 1 < queries ? i + 1 : i, &pair[1]);
+        if (i + 1 == queries) pair[1].out = spare;
+        attend(pair, keys, values, job->session->key_stride, config->head_dim);
     }
 }
 

@@ -19,6 +19,8 @@ enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
 
 enum quantization_method { QUANTIZATION_NONE, QUANTIZATION_AWQ, QUANTIZATION_COMPRESSED_TENSORS };
 
+enum { MAX_HEAD_DIM = 1024 };
+
 /* config.json, checked: every number is in its range and the shapes fit each other. */
 struct model_config {
     enum architecture architecture;

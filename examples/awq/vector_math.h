@@ -18,7 +18,13 @@
 /* What such a function calls in its loops must become part of it. */
 #define INLINED static inline __attribute__((always_inline))
 
-enum { LANES = 16 };
+enum { LANES = 16, FLOATS = 8 };
+
+/* FLOATS floats at any address, for the inner loops where the compiler does not keep sums in registers by itself. */
+typedef float floats __attribute__((vector_size(32), aligned(4), may_alias));
+
+#define LOAD(address) (*(const floats *)(address))
+#define STORE(address, value) ((void)(*(floats *)(address) = (value)))
 
 /* e^x to about one unit in the last place; 0 below -87, e^88 above 88, NaN for NaN. */
 INLINED float fast_exp(float x)
