@@ -78,13 +78,23 @@ $(BUILD)/test/%: test/%.c $(BUILD)/libawq.a
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread -lcmocka $(LIB_LIBS)
 
+# Vectors of other AWQ implementations, through one runner.
+GOLDEN_SOURCES := $(wildcard test/golden*.c) test/npy.c test/sha256.c
+$(BUILD)/test/golden: $(GOLDEN_SOURCES) test/golden.h test/npy.h test/sha256.h $(BUILD)/libawq.a
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -MMD -MP,$(BASE)) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c,$^) -o $@ $(BUILD)/libawq.a -pthread \
+	    $(LIB_LIBS)
+
 # ---- checks
 
 CHECK_SCRIPTS := $(filter-out %/run,$(wildcard test/*.sh))
 export BUILD CC CXX
 
-check: all $(TESTS)
-	@test/run $(TESTS) $(CHECK_SCRIPTS)
+check: all $(TESTS) $(BUILD)/test/golden
+	@test/run $(TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
+
+check-golden: $(BUILD)/test/golden
+	@$<
 
 demo: all
 	@sh examples/demo.sh
@@ -131,5 +141,5 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check demo asan clean install install-headers install-static install-shared install-pc install-bin uninstall
+.PHONY: all check check-golden demo asan clean install install-headers install-static install-shared install-pc install-bin uninstall
 .DELETE_ON_ERROR:

@@ -39,7 +39,7 @@ struct golden_case {
     const char *seen[MAX_OUTPUTS];
     int seen_count;
     int failures;
-    const char *skipped; /* the reason */
+    bool skipped;
 };
 
 struct tally {
@@ -187,9 +187,14 @@ const awq_tensor *golden_input(struct golden_case *test, const char *name)
     return load(test, "inputs", name);
 }
 
-const awq_tensor *golden_expected(struct golden_case *test, const char *name)
+static void mark_seen(struct golden_case *test, const char *name)
 {
     if (test->seen_count < MAX_OUTPUTS) test->seen[test->seen_count++] = name;
+}
+
+const awq_tensor *golden_expected(struct golden_case *test, const char *name)
+{
+    mark_seen(test, name);
     return load(test, "outputs", name);
 }
 
@@ -206,9 +211,31 @@ void golden_fail(struct golden_case *test, const char *format, ...)
     va_end(arguments);
 }
 
+/* True the first time a reason is given. */
+static bool is_new_reason(const char *reason)
+{
+    static char *reasons[MAX_REASONS];
+    for (int i = 0; i < MAX_REASONS; i++) {
+        if (reasons[i] == NULL) {
+            reasons[i] = strdup(reason);
+            return true;
+        }
+        if (strcmp(reasons[i], reason) == 0) return false;
+    }
+    return true;
+}
+
 void golden_skip(struct golden_case *test, const char *reason)
 {
-    test->skipped = reason;
+    if (is_new_reason(reason)) printf("skip %s and others like it: %s\n", test->id, reason);
+    test->skipped = true;
+}
+
+void golden_skip_output(struct golden_case *test, const char *name, const char *reason)
+{
+    if (!golden_has_output(test, name)) return;
+    mark_seen(test, name);
+    if (is_new_reason(reason)) printf("skip output %s of %s and others like it: %s\n", name, test->id, reason);
 }
 
 bool golden_ok(struct golden_case *test, awq_status status, const char *what)
@@ -295,32 +322,17 @@ static void check_all_seen(struct golden_case *test)
     }
 }
 
-/* True the first time a reason is given. */
-static bool is_new_reason(const char *reason)
-{
-    static char *reasons[MAX_REASONS];
-    for (int i = 0; i < MAX_REASONS; i++) {
-        if (reasons[i] == NULL) {
-            reasons[i] = strdup(reason);
-            return true;
-        }
-        if (strcmp(reasons[i], reason) == 0) return false;
-    }
-    return true;
-}
-
 static void run_case(awq_context *context, const char *directory, const json_t *json, const struct section *section,
                      struct tally *tally)
 {
     struct golden_case test = {.context = context, .directory = directory, .json = json};
     test.id = text_of(json, "id", "(a case without an id)");
     section->handler(&test);
-    if (test.failures == 0 && test.skipped == NULL) check_all_seen(&test);
+    if (test.failures == 0 && !test.skipped) check_all_seen(&test);
     if (test.failures > 0) {
         tally->failed++;
-    } else if (test.skipped != NULL) {
+    } else if (test.skipped) {
         tally->skipped++;
-        if (is_new_reason(test.skipped)) printf("skip %s and others like it: %s\n", test.id, test.skipped);
     } else {
         tally->passed++;
     }

@@ -48,7 +48,7 @@ bool golden_has_output(const struct golden_case *test, const char *name);
 /* An input file as a read-only tensor that lives as long as the case.  NULL after a reported failure. */
 const awq_tensor *golden_input(struct golden_case *test, const char *name);
 
-/* The same for the expected output, which then counts as looked at. */
+/* The same for an expected output, which then counts as looked at. */
 const awq_tensor *golden_expected(struct golden_case *test, const char *name);
 const json_t *golden_tolerance(const struct golden_case *test, const char *name);
 
@@ -67,6 +67,9 @@ void golden_compare_checksum(struct golden_case *test, const char *name, const v
 /* Report a failure on one line; a skip, whose reason is printed once per reason and section. */
 void golden_fail(struct golden_case *test, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void golden_skip(struct golden_case *test, const char *reason);
+
+/* Leave out one output, if the case has it, and print why, once per reason. */
+void golden_skip_output(struct golden_case *test, const char *name, const char *reason);
 
 /* True for AWQ_OK; otherwise reports 'what' with awq_last_error(). */
 bool golden_ok(struct golden_case *test, awq_status status, const char *what);
