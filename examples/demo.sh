@@ -1,0 +1,74 @@
+#!/bin/sh
+# The whole flow on the embedded model: sample text from it, make its outlier twin, quantise both in every way, compare, generate.
+# Runs from the top of the project after make; everything it writes goes to build/demo.
+set -eu
+
+awq=${BUILD:-build}/awq
+out=${BUILD:-build}/demo
+model=examples/models/docs-6m
+twin=$out/docs-6m-outliers
+rm -rf "$out"
+mkdir -p "$out"
+
+say() { printf '\n%s\n' "$*"; }
+
+# The value of key $2 in the JSON file $1; files are written one key a line.
+value() { sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$1" | head -n 1; }
+
+say "Sampling text from the model: some to calibrate with, some to evaluate on (with a page of prose)."
+"$awq" generate "$model" --documents 40 --temperature 1 --seed 1 --output "$out/calibration.txt"
+"$awq" generate "$model" --documents 24 --temperature 1 --seed 2 --output "$out/held-out.txt"
+cat examples/models/prose.txt >>"$out/held-out.txt"
+
+say "Making the outlier twin: the same function, with a few loud channels as in large language models."
+"$awq" outliers "$model" -o "$twin"
+
+say "Quantising. Group 128, 16 sequences of 256 tokens; perplexity, KL and top-1 against the FP16 model on held-out text."
+row='%-17s %-9s %4s %5s %8s %10s %8s %7s %9s %7s %8s\n'
+# shellcheck disable=SC2059
+{
+    printf "$row" model method bits group "bits/w" perplexity KL "top-1" "file MB" seconds "peak MB"
+    for source in "$model" "$twin"; do
+        name=$(basename "$source")
+        "$awq" evaluate "$source" --text "$out/held-out.txt" --json >"$out/$name.json"
+        printf "$row" "$name" fp16 16 - 16.00 "$(printf %.3f "$(value "$out/$name.json" perplexity)")" - - \
+            "$(du -m "$source/model.safetensors" | cut -f1)" - -
+        for bits in 4 3; do
+            for method in rtn awq awq+clip; do
+                target=$out/$name-$method-int$bits
+                case $method in
+                rtn) options="--method rtn" ;;
+                awq) options="--no-clip" ;;
+                awq+clip) options= ;;
+                esac
+                # shellcheck disable=SC2086
+                "$awq" quantize "$source" -o "$target" --calib "$out/calibration.txt" --samples 16 --seq-length 256 \
+                    --bits "$bits" $options --json >"$target.json"
+                "$awq" evaluate "$target" --against "$source" --text "$out/held-out.txt" --json >"$target.eval.json"
+                eval=$target.eval.json
+                printf "$row" "$name" "$method" "$bits" 128 \
+                    "$(printf %.2f "$(value "$eval" quantized_bits_per_weight)")" \
+                    "$(printf %.3f "$(value "$eval" perplexity)")" "$(printf %.4f "$(value "$eval" kl_divergence)")" \
+                    "$(printf %.4f "$(value "$eval" top1_agreement)")" "$(du -m "$target/model.safetensors" | cut -f1)" \
+                    "$(printf %.1f "$(value "$target.json" seconds)")" "$(value "$target.json" peak_megabytes)"
+            done
+        done
+    done
+}
+
+say "The same prompt, continued by FP16 and by INT4 (AWQ + clip):"
+prompt="The kernel"
+for which in "$model" "$out/docs-6m-awq+clip-int4"; do
+    printf '\n[%s]\n' "$(basename "$which")"
+    "$awq" generate "$which" --prompt "$prompt" --tokens 48
+done
+
+cat <<END
+
+The INT4 checkpoint, in the format that vLLM and transformers load, lies in $out/docs-6m-awq+clip-int4.
+For a model of your own:
+
+    $awq quantize MODEL -o MODEL-awq --calib TEXT
+    $awq evaluate MODEL-awq --against MODEL --text HELD_OUT
+    $awq generate MODEL-awq --prompt "..."
+END
