@@ -31,7 +31,7 @@ APP_SOURCES  := $(wildcard examples/awq/*.c)
 APP_SHIMS    := $(wildcard examples/awq/*.cc)
 APP_OBJECTS  := $(APP_SOURCES:%.c=$(BUILD)/%.o) $(APP_SHIMS:%.cc=$(BUILD)/%.o)
 LESSONS      := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
-TESTS        := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c))
+TESTS        := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c test/app_*.c))
 
 LIB_LIBS  = -ljansson -lz -ldl -lm
 APP_LIBS  = -ljansson -lpcre2-8 -lsentencepiece -lm -lstdc++
@@ -84,6 +84,12 @@ $(BUILD)/test/golden: $(GOLDEN_SOURCES) test/golden.h test/npy.h test/sha256.h $
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -MMD -MP,$(BASE)) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c,$^) -o $@ $(BUILD)/libawq.a -pthread \
 	    $(LIB_LIBS)
+
+# Tests of the host application's units link its objects and the shared library, which is all that it knows.
+$(BUILD)/test/app_%: test/app_%.c $(filter-out %/main.o,$(APP_OBJECTS)) $(BUILD)/libawq.so
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -Iexamples/awq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c %.o,$^) -o $@ -L$(BUILD) -lawq \
+	    -Wl,-rpath,'$$ORIGIN/..' -lcmocka $(APP_LIBS)
 
 # ---- checks
 

@@ -240,9 +240,9 @@ static bool is_set(const json_t *value)
     return value && !json_is_null(value) && !(json_is_string(value) && json_string_length(value) == 0);
 }
 
-static bool load_options(struct bpe *bpe, const json_t *model, char *reason)
+static bool check_options(const json_t *model, char *reason)
 {
-    const json_t *type = json_object_get(model, "type"), *unknown = json_object_get(model, "unk_token");
+    const json_t *type = json_object_get(model, "type");
     if (type && (!json_is_string(type) || strcmp(json_string_value(type), "BPE") != 0))
         return refuse(reason, "model type %.40s is not supported; BPE is",
                       json_is_string(type) ? json_string_value(type) : "that is no string");
@@ -252,6 +252,12 @@ static bool load_options(struct bpe *bpe, const json_t *model, char *reason)
         return refuse(reason, "model.end_of_word_suffix is not supported");
     if (json_number_value(json_object_get(model, "dropout")) > 0)
         return refuse(reason, "model.dropout is not supported: encoding must be deterministic");
+    return true;
+}
+
+static bool load_options(struct bpe *bpe, const json_t *model, char *reason)
+{
+    const json_t *unknown = json_object_get(model, "unk_token");
     bpe->byte_fallback = json_is_true(json_object_get(model, "byte_fallback"));
     bpe->fuse_unknown = json_is_true(json_object_get(model, "fuse_unk"));
     bpe->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
@@ -281,8 +287,8 @@ struct bpe *bpe_create(const json_t *model, char *reason)
         return NULL;
     }
     /* An arena that exists, even for a vocabulary of nothing, spares its users a case. */
-    if (text_buffer_append(&bpe->arena, "", 1) && load_vocabulary(bpe, model, reason) && load_options(bpe, model, reason) &&
-        load_merges(bpe, model, reason))
+    if (check_options(model, reason) && text_buffer_append(&bpe->arena, "", 1) &&
+        load_vocabulary(bpe, model, reason) && load_options(bpe, model, reason) && load_merges(bpe, model, reason))
         return bpe;
     bpe_destroy(bpe);
     return NULL;
