@@ -3,7 +3,7 @@
  *     TARGET                     function attribute that selects the instruction set, possibly empty
  *     LANES                      floats in a vector register
  *     TILE_ROWS, TILE_VECTORS    the part of a tile whose sums fit in the registers; they divide STRIP and PANEL / LANES
- *     GEMV_SUMS                  registers for the sums of a matrix-vector product: 8 or 16
+ *     GEMV_SUMS                  registers for the sums of a matrix-vector product
  *     vec                        vector_size type of LANES floats
  *     vec_fma(a, b, c)           a b + c, in one rounding where the processor can
  *     vec_load_f16(p)            LANES half-precision numbers
@@ -12,7 +12,13 @@
  * compiler, which is told not to contract anything. */
 
 #define INLINE TARGET static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16") /* arrays of sums are registers only when every index is a constant */
+
+/* Arrays of sums are registers only when every index into them is a constant. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
@@ -38,16 +44,20 @@ INLINE vec load_weights(int32_t dtype, const void *values, int64_t index)
     return (vec)(__builtin_convertvector(*(const hvec_any *)halves, uvec) << 16);
 }
 
-/* Code 'index' of each of LANES words, less its zero point: exact in single precision. */
-INLINE vec decode(uvec words, int index, int width, ivec zeros)
+/* Code 'index' of each of LANES words, less its zero point, exactly: below 2^24 the integers above 2^23 lie one unit in the
+ * last place apart, so a code put into the lowest bits of 2^23 is added to it.  'zeros' are zero points plus 2^23. */
+INLINE vec decode(uvec words, int index, int width, vec zeros)
 {
     uvec codes = (words >> (uint32_t)(index * width)) & (uint32_t)((1u << width) - 1);
-    return __builtin_convertvector((ivec)codes - zeros, vec);
+    return (vec)(codes | 0x4b000000u) - zeros;
 }
 
 INLINE uvec load_words(const uint32_t *p) { return *(const uvec_any *)p; }
 
-INLINE ivec load_zeros(const uint8_t *p) { return __builtin_convertvector(*(const bvec_any *)p, ivec); }
+INLINE vec load_zeros(const uint8_t *p)
+{
+    return __builtin_convertvector(__builtin_convertvector(*(const bvec_any *)p, ivec), vec) + 0x1p23f;
+}
 
 /* ---- tile */
 
@@ -88,7 +98,7 @@ INLINE void unpack_dense(int32_t dtype, const struct awqi_panels *w, int64_t pan
 }
 
 /* Inputs 'first' .. 'first + count - 1' of one group, one vector of outputs. */
-INLINE void unpack_group(int width, const uint32_t *words, int64_t first, int64_t count, ivec zeros, vec scales, float *b)
+INLINE void unpack_group(int width, const uint32_t *words, int64_t first, int64_t count, vec zeros, vec scales, float *b)
 {
     const int per_word = 32 / width;
     int64_t k = 0;
@@ -179,7 +189,7 @@ INLINE void gemv_dense(int rows, int vectors, int32_t dtype, const struct awqi_p
 }
 
 /* The input whose codes are number 'index' in the words. */
-INLINE void gemv_code(int rows, int vectors, int width, int index, const uint32_t *words, const ivec *zeros, const float *x,
+INLINE void gemv_code(int rows, int vectors, int width, int index, const uint32_t *words, const vec *zeros, const float *x,
                       int64_t stride, gemv_sums sums)
 {
     vec weights[AWQI_PANEL / LANES];
@@ -194,7 +204,7 @@ INLINE void gemv_group(int rows, int vectors, int width, int64_t count, const ui
 {
     const int per_word = 32 / width;
     gemv_sums sums;
-    ivec zeros[AWQI_PANEL / LANES];
+    vec zeros[AWQI_PANEL / LANES];
     UNROLL
     for (int i = 0; i < rows; i++)
         UNROLL
@@ -231,7 +241,7 @@ INLINE void gemv_codes(int rows, int vectors, int width, const struct awqi_panel
 
 INLINE void gemv_rows(int rows, const struct awqi_panels *w, int64_t panel, const float *x, float *out)
 {
-    const int vectors = GEMV_SUMS / rows < AWQI_PANEL / LANES ? GEMV_SUMS / rows : AWQI_PANEL / LANES;
+    const int most = AWQI_PANEL / LANES, fit = GEMV_SUMS / rows, vectors = fit > most ? most : fit > 1 ? fit : 1;
     if (w->dtype == AWQ_F32) gemv_dense(rows, vectors, AWQ_F32, w, panel, x, out);
     else if (w->dtype == AWQ_F16) gemv_dense(rows, vectors, AWQ_F16, w, panel, x, out);
     else if (w->dtype == AWQ_BF16) gemv_dense(rows, vectors, AWQ_BF16, w, panel, x, out);
