@@ -754,7 +754,8 @@ AWQ_API void awq_tuning_destroy(awq_tuning *tuning);
 
 /* A safetensors file (github.com/huggingface/safetensors), or a directory of them with or without
  * model.safetensors.index.json.  Files are mapped, not read; every name, dtype, shape, offset and overlap in their headers is
- * verified before a byte of a tensor is looked at. */
+ * verified before a byte of a tensor is looked at.  The rare tensor that is not aligned to its element in the file is copied.
+ * In a directory model.safetensors counts alone; without it the files of the index; without that every *.safetensors. */
 typedef struct awq_checkpoint awq_checkpoint;
 
 AWQ_API awq_status awq_checkpoint_open(awq_context *context, const char *path, awq_checkpoint **checkpoint);
@@ -775,7 +776,8 @@ AWQ_API awq_status awq_checkpoint_release(const awq_checkpoint *checkpoint, cons
 AWQ_API const char *awq_checkpoint_metadata(const awq_checkpoint *checkpoint, const char *key);
 
 enum {
-    AWQ_WRITER_REPLACE = 1 /* an existing directory at the path is replaced at commit; default: refused at creation */
+    AWQ_WRITER_REPLACE = 1 /* a model directory at the path is replaced at commit; default: refused at creation.  One
+                              that holds directories, or files but no .safetensors, is no model and always refused */
 };
 
 typedef struct awq_checkpoint_writer_options {

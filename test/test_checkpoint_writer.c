@@ -669,6 +669,44 @@ static void a_full_disk_leaves_the_old_model(void **state)
     assert_int_equal(scratch_count(scratch->directory), 1);
 }
 
+static void a_shard_that_cannot_be_finished_spoils_the_writer(void **state)
+{
+    struct scratch *scratch = *state;
+    struct rlimit before, small;
+    awq_tensor tensor;
+    awq_tensor_init_const_1d(&tensor, "x", AWQ_U8, 1);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 100;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    awq_checkpoint_writer *writer = create(scratch, scratch_path(scratch, "out"), 0, 0);
+    assert_status(awq_checkpoint_writer_add(writer, "a", &tensor), AWQ_OK);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    awq_status status = awq_checkpoint_writer_commit(writer);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    signal(SIGXFSZ, handler);
+    assert_int_equal(status, AWQ_ERROR_IO);
+    assert_error_names("model-00001.safetensors: cannot write: File too large");
+    assert_status(awq_checkpoint_writer_add(writer, "b", &tensor), AWQ_ERROR_STATE);
+    assert_status(awq_checkpoint_writer_commit(writer), AWQ_ERROR_STATE);
+    assert_error_names("an earlier failure spoilt");
+    awq_checkpoint_writer_destroy(writer);
+    assert_int_equal(scratch_count(scratch->directory), 0);
+}
+
+/* What appeared in the old directory while the new one was written is not ours to delete. */
+static void a_directory_in_the_old_model_is_kept_aside(void **state)
+{
+    struct scratch *scratch = *state;
+    const char *path = scratch_path(scratch, "out");
+    write_value(scratch, path, 1, 0);
+    awq_checkpoint_writer *writer = create(scratch, path, 0, AWQ_WRITER_REPLACE);
+    assert_int_equal(mkdir(scratch_path(scratch, "out/papers"), 0700), 0);
+    commit(writer);
+    assert_int_equal(scratch_count(path), 1);
+    assert_int_equal(scratch_count(scratch->directory), 2);
+}
+
 static void failed_allocations_leave_nothing(void **state)
 {
     struct scratch *scratch = *state;
@@ -811,6 +849,8 @@ int main(void)
         SCRATCH_TEST(what_is_no_model_is_not_replaced),
         SCRATCH_TEST(a_link_to_a_model_stays_a_link),
         SCRATCH_TEST(a_full_disk_leaves_the_old_model),
+        SCRATCH_TEST(a_shard_that_cannot_be_finished_spoils_the_writer),
+        SCRATCH_TEST(a_directory_in_the_old_model_is_kept_aside),
         SCRATCH_TEST(failed_allocations_leave_nothing),
         SCRATCH_TEST(a_kill_leaves_the_old_model_or_the_new_one),
         SCRATCH_TEST(a_model_is_replaced_without_an_exchange_of_names),
