@@ -7,6 +7,7 @@
 #include "search.h"
 
 #include "calibration.h"
+#include "row_sample.h"
 #include "scaled.h"
 
 #include <math.h>
@@ -162,6 +163,7 @@ awq_status awq_search_create(awq_context *context, const awq_calibration *calibr
     awq_search *created = memory;
     created->context = awqi_context_retain(context);
     created->calibration = awqi_calibration_retain(calibration);
+    awqi_row_sample_sort(calibration->sample); /* now, so that searches in several threads only read it */
     status = import_options(created, options);
     if (status == AWQ_OK) status = list_candidates(created);
     if (status == AWQ_OK)
