@@ -293,8 +293,7 @@ static awq_status stack_dense(awq_context *context, const struct linear_weights 
     return status;
 }
 
-/* Whether linears of one input can become one: dense ones of one dtype, or quantised ones alike. */
-static bool can_fuse(const struct linear_weights *linears, size_t count)
+bool linear_weights_can_fuse(const struct linear_weights *linears, size_t count)
 {
     awq_weight_info first, other;
     awq_struct_init(&first, sizeof first);
@@ -360,7 +359,7 @@ static bool create_group(awq_context *context, const struct model_config *config
     char name[TENSOR_NAME_SIZE];
     for (int i = 0; i < BLOCK_LINEARS; i++) block_linear_shape(config, i, &outputs[i], &k);
     block_linear_name(weights->layer, first, name);
-    if (fuse && can_fuse(linears, count))
+    if (fuse && linear_weights_can_fuse(linears, count))
         return linear_create(context, linears, count, outputs + first, fused_flags, name, fused);
     for (size_t i = 0; i < count; i++) {
         block_linear_name(weights->layer, first + (int)i, name);

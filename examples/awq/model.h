@@ -77,6 +77,9 @@ struct linear_weights {
     awq_tensor bias;       /* [N]; data is NULL when there is none */
 };
 
+/* Whether linears of one input become one at run time: dense ones of one dtype, or quantised ones alike. */
+bool linear_weights_can_fuse(const struct linear_weights *linears, size_t count);
+
 /* The weights of one block.  Tensors are views: into a checkpoint after block_weights_load, into memory of the caller's
  * when it puts its own in their place. */
 struct block_weights {
