@@ -188,7 +188,7 @@ static inline void awqi_add_two_double(double *high, double *low, double value)
 
 static inline int64_t awqi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t awqi_max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t awqi_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t awqi_ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0); }
 
 /* ---- file.c: names, bytes and syncs; every failure names the path and the system's reason */
 

@@ -1,9 +1,9 @@
 /* awq_quantize: options resolved and inputs checked, then blocks of rows through the backend into a weight. */
 #include "backend.h"
+#include "scaled.h"
 #include "search.h"
 
 #include <math.h>
-#include <stdatomic.h>
 
 /* Bounds what is held besides the weight: codes one per byte and F32 scales of this many rows. */
 enum { ROWS_AT_ONCE = 512 };
@@ -62,72 +62,17 @@ struct quantization {
     float *scales;      /* [ROWS_AT_ONCE][groups] */
     uint8_t *zeros;     /* [ROWS_AT_ONCE][groups] */
     int64_t first_row;  /* of the block at work */
-    atomic_int_least64_t first_bad; /* row * k + column of the first value that is not finite; INT64_MAX: none */
     awq_weight *weight;
 };
 
 /* ---- inputs */
 
-/* values[count] = w[row][first ..], times the column scales as the profile multiplies them when 'scaled'. */
-static void load_part(const struct quantization *work, int64_t row, int64_t first, int64_t count, bool scaled,
-                      float *values)
+/* Times its scales, so that an overflow is found as well. */
+static awq_status check_finite(const struct quantization *work)
 {
-    awq_tensor part = awqi_columns_from(work->w, first);
-    awqi_load_row(&part, row, values, count);
-    if (!scaled || work->input_scale == NULL) return;
-    int32_t dtype = work->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : part.dtype;
-    for (int64_t i = 0; i < count; i++) values[i] = awqi_round_to(dtype, values[i] * work->input_scale[first + i]);
-}
-
-static void find_bad_in_row(void *user_data, int64_t row)
-{
-    enum { PART = 256 };
-    struct quantization *work = user_data;
-    float values[PART];
-    for (int64_t first = 0; first < work->k; first += PART) {
-        int64_t count = awqi_min64(PART, work->k - first);
-        load_part(work, row, first, count, true, values);
-        int64_t bad = awqi_find_non_finite(values, count);
-        if (bad < 0) continue;
-        int64_t index = row * work->k + first + bad;
-        int_least64_t known = atomic_load(&work->first_bad);
-        while (index < known && !atomic_compare_exchange_weak(&work->first_bad, &known, index)) continue;
-        return;
-    }
-}
-
-static awq_status check_finite(struct quantization *work)
-{
-    work->first_bad = INT64_MAX;
-    awqi_parallel_for(work->context, work->n, find_bad_in_row, work);
-    if (work->first_bad == INT64_MAX) return AWQ_OK;
-    int64_t row = work->first_bad / work->k, column = work->first_bad % work->k;
-    float value;
-    load_part(work, row, column, 1, false, &value);
-    if (!isfinite(value))
-        return awqi_fail(AWQ_ERROR_NON_FINITE, "w: row %lld, column %lld is %g", (long long)row, (long long)column,
-                         (double)value);
-    return awqi_fail(AWQ_ERROR_NON_FINITE, "w: row %lld, column %lld is %g, which overflows when multiplied by its scale %g",
-                     (long long)row, (long long)column, (double)value, (double)work->input_scale[column]);
-}
-
-static awq_status load_input_scale(struct quantization *work, const awq_search *search, const awq_tensor *given)
-{
-    if (search == NULL && given == NULL) return AWQ_OK;
-    if (search != NULL && given != NULL)
-        return awqi_fail(AWQ_ERROR_INVALID, "both a search and an input_scale are given");
-    awq_status status = search != NULL ? awqi_search_check(search, work->k)
-                                       : awqi_check_input_scale(work->context, given, work->k);
-    void *memory;
-    if (status == AWQ_OK)
-        status = awqi_alloc(work->context, (uint64_t)work->k, sizeof(float), "input scales", &memory);
-    if (status != AWQ_OK) return status;
-    work->input_scale = memory;
-    if (search != NULL)
-        memcpy(work->input_scale, awqi_search_scales(search), (size_t)work->k * sizeof(float));
-    else
-        awqi_load_row(given, 0, work->input_scale, work->k);
-    return AWQ_OK;
+    int32_t dtype = work->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : work->w->dtype;
+    const struct awqi_scaled scaled = {work->w, work->input_scale, dtype};
+    return awqi_scaled_check(work->context, &scaled, "w");
 }
 
 static awq_status check_clip(const struct quantization *work)
@@ -258,7 +203,7 @@ awq_status awq_quantize(awq_context *context, const awq_tensor *w, const awq_sea
     status = awqi_quantizer_resolve(&merged, work.k, &work.quantizer);
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_quantize");
     work.groups = awqi_ceil_div(work.k, work.quantizer.group_size);
-    status = load_input_scale(&work, search, merged.input_scale);
+    status = awqi_scaled_take_scales(context, search, merged.input_scale, work.k, &work.input_scale);
     if (status == AWQ_OK) status = check_clip(&work);
     if (status == AWQ_OK) status = check_finite(&work);
     bool record = work.input_scale != NULL && !(merged.flags & AWQ_QUANTIZE_INPUT_SCALE_FOLDED);

@@ -2,6 +2,7 @@
 #include "scaled.h"
 
 #include "search.h"
+#include "weight.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -18,24 +19,6 @@ void awqi_scaled_load(const struct awqi_scaled *scaled, int64_t row, int64_t fir
     for (int64_t i = 0; i < count; i++) values[i] = awqi_round_to(scaled->dtype, values[i]);
 }
 
-static awq_status check_given(const awq_context *context, const awq_tensor *given, int64_t k)
-{
-    awq_status status = awqi_check_tensor(given, 1, 1u << AWQ_F32, "input_scale");
-    if (status == AWQ_OK) status = awqi_check_shape_1d(given, k, "input_scale");
-    if (status == AWQ_OK) status = awqi_check_device(context, given, "input_scale");
-    return status;
-}
-
-static awq_status check_positive(const float *scales, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (!(scales[i] > 0.0f && isfinite(scales[i])))
-            return awqi_fail(isfinite(scales[i]) ? AWQ_ERROR_INVALID : AWQ_ERROR_NON_FINITE,
-                             "input_scale: column %lld is %g; it must be positive and finite", (long long)i,
-                             (double)scales[i]);
-    return AWQ_OK;
-}
-
 awq_status awqi_scaled_take_scales(awq_context *context, const awq_search *search, const awq_tensor *given, int64_t k,
                                    float **scales)
 {
@@ -43,21 +26,16 @@ awq_status awqi_scaled_take_scales(awq_context *context, const awq_search *searc
     if (search == NULL && given == NULL) return AWQ_OK;
     if (search != NULL && given != NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "both a search and an input_scale are given");
-    awq_status status = search != NULL ? awqi_search_check(search, k) : check_given(context, given, k);
+    awq_status status = search != NULL ? awqi_search_check(search, k) : awqi_check_input_scale(context, given, k);
     void *memory;
     if (status == AWQ_OK) status = awqi_alloc(context, (uint64_t)k, sizeof **scales, "input scales", &memory);
     if (status != AWQ_OK) return status;
+    *scales = memory;
     if (search != NULL)
-        memcpy(memory, awqi_search_scales(search), (size_t)k * sizeof **scales);
+        memcpy(*scales, awqi_search_scales(search), (size_t)k * sizeof **scales);
     else
-        for (int64_t i = 0; i < k; i++)
-            memcpy((float *)memory + i, (const float *)awqi_tensor_data(given) + i * given->strides[0], sizeof **scales);
-    status = check_positive(memory, k);
-    if (status == AWQ_OK)
-        *scales = memory;
-    else
-        awqi_free(context, memory);
-    return status;
+        awqi_load_row(given, 0, *scales, k);
+    return AWQ_OK;
 }
 
 struct scan {
