@@ -1,0 +1,413 @@
+/* Gathering what awq inspect shows. */
+#include "inspect.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "buffer.h"
+#include "cli.h"
+#include "model.h"
+#include "progress.h"
+
+enum { MAX_PLANES = 4 };
+
+static uint64_t tensor_bytes(const awq_tensor *tensor)
+{
+    uint64_t bytes = awq_dtype_size(tensor->dtype);
+    for (int32_t i = 0; i < tensor->ndim; i++) bytes *= (uint64_t)tensor->shape[i];
+    return bytes;
+}
+
+static json_t *tensor_facts(const char *name, const awq_tensor *tensor)
+{
+    json_t *shape = json_array();
+    for (int32_t i = 0; i < tensor->ndim; i++) json_array_append_new(shape, json_integer(tensor->shape[i]));
+    return json_pack("{s:s, s:s, s:o, s:I}", "name", name, "dtype", awq_dtype_name(tensor->dtype), "shape", shape, "bytes",
+                     (json_int_t)tensor_bytes(tensor));
+}
+
+/* -------------------------------------------------------------------------- quantised layers */
+
+/* The planes of one quantised layer. */
+struct planes {
+    const char *names[MAX_PLANES];
+    awq_tensor views[MAX_PLANES];
+    const awq_tensor *pointers[MAX_PLANES];
+    size_t count;
+    uint64_t bytes;
+};
+
+static void find_planes(const awq_checkpoint *checkpoint, const char *layer, size_t layer_length,
+                        const char *const *suffixes, struct planes *planes)
+{
+    *planes = (struct planes){0};
+    for (; *suffixes; suffixes++) {
+        char name[512];
+        awq_tensor *view = &planes->views[planes->count];
+        snprintf(name, sizeof name, "%.*s.%s", (int)layer_length, layer, *suffixes);
+        if (awq_checkpoint_get(checkpoint, name, view) != AWQ_OK) continue;
+        planes->names[planes->count] = *suffixes;
+        planes->pointers[planes->count] = view;
+        planes->bytes += tensor_bytes(view);
+        planes->count++;
+    }
+}
+
+static bool has_plane(const struct planes *planes, const char *name)
+{
+    for (size_t i = 0; i < planes->count; i++)
+        if (strcmp(planes->names[i], name) == 0) return true;
+    return false;
+}
+
+/* Bits and word filling of a compressed-tensors layer follow from how many words hold how many columns. */
+static bool guess_compressed(const struct planes *planes, int32_t *bits, int32_t *layout)
+{
+    static const int32_t choices[] = {2, 3, 4, 8};
+    int64_t columns = 0, words = 0;
+    for (size_t i = 0; i < planes->count; i++) {
+        const awq_tensor *view = &planes->views[i];
+        if (strcmp(planes->names[i], "weight_packed") == 0 && view->ndim == 2) words = view->shape[1];
+        if (strcmp(planes->names[i], "weight_shape") == 0 && view->dtype == AWQ_I64 && tensor_bytes(view) == 16)
+            memcpy(&columns, (const char *)view->data + view->byte_offset + 8, 8);
+    }
+    if (columns < 1 || columns > INT32_MAX) return false;
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        int64_t per_word = 32 / choices[i];
+        *bits = choices[i];
+        *layout = AWQ_LAYOUT_COMPRESSED_TENSORS;
+        if (words == (columns * *bits + 31) / 32) return true;
+        *layout = AWQ_LAYOUT_COMPRESSED_TENSORS_2025;
+        if (words == (columns + per_word - 1) / per_word) return true;
+    }
+    return false;
+}
+
+static bool add_scales(json_t *facts, const awq_weight *weight, const awq_weight_info *info)
+{
+    awq_tensor view;
+    double least = INFINITY, most = -INFINITY, sum = 0;
+    int64_t count = info->n * info->groups;
+    float *scales = malloc((size_t)count * sizeof *scales + 1);
+    if (!scales) return cli_error("out of memory");
+    awq_tensor_init_2d(&view, scales, AWQ_F32, info->n, info->groups);
+    awq_status status = awq_weight_export(weight, NULL, &view, NULL, NULL);
+    for (int64_t i = 0; status == AWQ_OK && i < count; i++) {
+        double scale = (double)scales[i];
+        sum += scale;
+        if (scale < least) least = scale;
+        if (scale > most) most = scale;
+    }
+    free(scales);
+    if (status != AWQ_OK) return cli_library_error(status, "scales");
+    if (count > 0) {
+        json_object_set_new(facts, "scale_min", json_real(least));
+        json_object_set_new(facts, "scale_mean", json_real(sum / (double)count));
+        json_object_set_new(facts, "scale_max", json_real(most));
+    }
+    return true;
+}
+
+static bool add_weight(json_t *facts, const awq_weight *weight, uint64_t bytes)
+{
+    awq_weight_info info;
+    awq_struct_init(&info, sizeof info);
+    awq_status status = awq_weight_get_info(weight, &info);
+    if (status != AWQ_OK) return cli_library_error(status, "weight");
+    double weights = (double)info.n * (double)info.k;
+    json_object_set_new(facts, "outputs", json_integer(info.n));
+    json_object_set_new(facts, "inputs", json_integer(info.k));
+    json_object_set_new(facts, "bits", json_integer(info.bits));
+    json_object_set_new(facts, "group_size", json_integer(info.group_size));
+    json_object_set_new(facts, "symmetric", json_boolean(info.flags & AWQ_QUANTIZE_SYMMETRIC));
+    json_object_set_new(facts, "bits_per_weight", json_real(weights > 0 ? 8 * (double)bytes / weights : 0));
+    return add_scales(facts, weight, &info);
+}
+
+/* Facts of the layer whose plane 'name' is, if that is the plane that marks a quantised layer; NULL: not one. */
+static bool layer_facts(awq_context *context, const awq_checkpoint *checkpoint, const char *name, json_t **facts)
+{
+    static const char *const gemm[] = {"qweight", "qzeros", "scales", NULL};
+    static const char *const compressed[] = {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", NULL};
+    const char *dot = strrchr(name, '.');
+    bool is_gemm = dot && strcmp(dot, ".qweight") == 0;
+    struct planes planes;
+    awq_unpack_options options;
+    awq_weight *weight;
+    int32_t layout = AWQ_LAYOUT_GEMM;
+    *facts = NULL;
+    if (!is_gemm && (!dot || strcmp(dot, ".weight_packed") != 0)) return true;
+
+    size_t length = (size_t)(dot - name);
+    awq_struct_init(&options, sizeof options);
+    find_planes(checkpoint, name, length, is_gemm ? gemm : compressed, &planes);
+    if (!is_gemm && !guess_compressed(&planes, &options.bits, &layout)) layout = 0;
+    if (!is_gemm && !has_plane(&planes, "weight_zero_point")) options.flags = AWQ_QUANTIZE_SYMMETRIC;
+    *facts = json_pack("{s:o, s:I}", "name", json_stringn(name, length), "bytes", (json_int_t)planes.bytes);
+    awq_status status = layout ? awq_unpack(context, layout, planes.count, planes.names, planes.pointers, &options, &weight)
+                               : AWQ_ERROR_UNSUPPORTED;
+    if (status != AWQ_OK) {
+        json_object_set_new(*facts, "unreadable", json_string(layout ? awq_last_error() : "its shapes fit no number of bits"));
+        return true;
+    }
+    json_object_set_new(*facts, "layout", json_string(awq_layout_name(layout)));
+    bool done = add_weight(*facts, weight, planes.bytes);
+    awq_weight_destroy(weight);
+    return done;
+}
+
+/* ------------------------------------------------------------------------------- checkpoints */
+
+static bool add_totals(json_t *facts, const json_t *tensors, const json_t *layers)
+{
+    json_int_t bytes = 0, layer_bytes = 0, layer_weights = 0;
+    size_t index;
+    const json_t *item;
+    json_array_foreach(tensors, index, item) bytes += json_integer_value(json_object_get(item, "bytes"));
+    json_array_foreach(layers, index, item) {
+        layer_bytes += json_integer_value(json_object_get(item, "bytes"));
+        layer_weights += json_integer_value(json_object_get(item, "outputs")) *
+                         json_integer_value(json_object_get(item, "inputs"));
+    }
+    json_t *totals = json_pack("{s:I, s:I, s:I, s:I, s:I}", "tensors", (json_int_t)json_array_size(tensors), "bytes", bytes,
+                               "quantized_layers", (json_int_t)json_array_size(layers), "quantized_weights", layer_weights,
+                               "quantized_bytes", layer_bytes);
+    return json_object_set_new(facts, "totals", totals) == 0 || cli_error("out of memory");
+}
+
+static bool add_checkpoint(awq_context *context, const awq_checkpoint *checkpoint, json_t *facts)
+{
+    json_t *tensors = json_array(), *layers = json_array();
+    struct progress progress;
+    bool done = true;
+    progress_begin(&progress, "Reading");
+    for (int64_t i = 0; done && i < awq_checkpoint_count(checkpoint); i++) {
+        const char *name = awq_checkpoint_name(checkpoint, i);
+        awq_tensor view;
+        json_t *layer;
+        awq_status status = awq_checkpoint_get(checkpoint, name, &view);
+        if (status != AWQ_OK) {
+            done = cli_library_error(status, "%s", name);
+            break;
+        }
+        json_array_append_new(tensors, tensor_facts(name, &view));
+        done = layer_facts(context, checkpoint, name, &layer);
+        if (layer) json_array_append_new(layers, layer);
+        awq_checkpoint_release(checkpoint, name);
+        if (done && progress_update(&progress, (uint64_t)i + 1, (uint64_t)awq_checkpoint_count(checkpoint)))
+            done = cli_error("interrupted");
+    }
+    progress_end(&progress);
+    json_object_set_new(facts, "tensors", tensors);
+    json_object_set_new(facts, "quantized_layers", layers);
+    return done && add_totals(facts, tensors, layers);
+}
+
+static bool open_checkpoint(awq_context *context, const char *path, awq_checkpoint **checkpoint)
+{
+    awq_status status = awq_checkpoint_open(context, path, checkpoint);
+    return status == AWQ_OK || cli_library_error(status, "%s", path);
+}
+
+static bool add_file(awq_context *context, const char *path, json_t *facts)
+{
+    awq_checkpoint *checkpoint;
+    json_object_set_new(facts, "kind", json_string("safetensors file"));
+    if (!open_checkpoint(context, path, &checkpoint)) return false;
+    bool done = add_checkpoint(context, checkpoint, facts);
+    awq_checkpoint_destroy(checkpoint);
+    return done;
+}
+
+/* ------------------------------------------------------------------------------------ models */
+
+static bool exists(const char *directory, const char *name)
+{
+    char *path;
+    if (asprintf(&path, "%s/%s", directory, name) < 0) return false;
+    bool found = access(path, F_OK) == 0;
+    free(path);
+    return found;
+}
+
+/* config.json as it is written, whether or not this program runs such models; NULL: there is none that can be read. */
+static json_t *load_config(const char *directory)
+{
+    struct text_buffer text = {0};
+    json_error_t error;
+    char *path;
+    json_t *config = NULL;
+    if (!exists(directory, "config.json") || asprintf(&path, "%s/config.json", directory) < 0) return NULL;
+    if (text_buffer_read_file(&text, path, 1 << 24)) {
+        config = json_loadb(text.bytes, text.length, 0, &error);
+        if (!config) cli_warning("%s: line %d: %s", path, error.line, error.text);
+    }
+    text_buffer_free(&text);
+    free(path);
+    return config;
+}
+
+static void add_config(const json_t *config, json_t *facts)
+{
+    static const char *const keys[] = {
+        "model_type", "architectures", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "tie_word_embeddings", "torch_dtype"};
+    json_t *architecture = json_object();
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        json_t *value = json_object_get(config, keys[i]);
+        if (value) json_object_set(architecture, keys[i], value);
+    }
+    json_object_set_new(facts, "architecture", architecture);
+    json_t *quantization = json_object_get(config, "quantization_config");
+    if (quantization) json_object_set(facts, "quantization_config", quantization);
+    else json_object_set_new(facts, "quantization_config", json_null());
+}
+
+/* In how many layers q, k, v and gate, up are one linear at run time. */
+static bool add_fused(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config, bool fuse,
+                      json_t *facts)
+{
+    json_int_t qkv = 0, gate_up = 0;
+    for (int64_t layer = 0; layer < config->layers; layer++) {
+        struct block_weights weights;
+        if (!block_weights_load(context, checkpoint, config, layer, &weights)) return false;
+        qkv += fuse && linear_weights_can_fuse(weights.linear + LINEAR_Q, 3);
+        gate_up += fuse && linear_weights_can_fuse(weights.linear + LINEAR_GATE, 2);
+        block_weights_clear(&weights);
+        block_weights_release(checkpoint, layer);
+    }
+    json_t *fused = json_pack("{s:I, s:I, s:I}", "layers", (json_int_t)config->layers, "q_k_v", qkv, "gate_up", gate_up);
+    return json_object_set_new(facts, "fused", fused) == 0 || cli_error("out of memory");
+}
+
+static bool add_model(awq_context *context, const char *path, bool fuse, json_t *facts)
+{
+    awq_checkpoint *checkpoint;
+    struct model_config config;
+    json_t *json = load_config(path);
+    json_object_set_new(facts, "kind", json_string(json ? "model" : "directory of safetensors files"));
+    if (json) add_config(json, facts);
+    const char *tokenizer = exists(path, "tokenizer.json")    ? "tokenizer.json"
+                            : exists(path, "tokenizer.model") ? "tokenizer.model"
+                                                              : NULL;
+    json_object_set_new(facts, "tokenizer", tokenizer ? json_string(tokenizer) : json_null());
+    bool has_config = json != NULL;
+    json_decref(json);
+
+    if (!open_checkpoint(context, path, &checkpoint)) return false;
+    bool done = add_checkpoint(context, checkpoint, facts);
+    if (done && has_config) {
+        bool runs = model_config_load(path, &config);
+        json_object_set_new(facts, "runs_here", json_boolean(runs));
+        if (runs) {
+            done = add_fused(context, checkpoint, &config, fuse, facts);
+            model_config_clear(&config);
+        }
+    }
+    awq_checkpoint_destroy(checkpoint);
+    return done;
+}
+
+/* ------------------------------------------------------------------------------ calibrations */
+
+static bool add_statistics(const awq_calibration *calibration, int64_t channels, json_t *facts)
+{
+    static const char *const names[] = {[AWQ_STATISTIC_MEAN_ABS] = "mean_abs", [AWQ_STATISTIC_MAX_ABS] = "max_abs"};
+    double *values = malloc((size_t)channels * sizeof *values + 1);
+    if (!values) return cli_error("out of memory");
+    bool done = true;
+    for (size_t statistic = 0; done && statistic < sizeof names / sizeof *names; statistic++) {
+        double sum = 0, most = 0;
+        if (!names[statistic]) continue;
+        awq_status status = awq_calibration_get_statistic(calibration, (int32_t)statistic, values, channels);
+        if (status == AWQ_ERROR_STATE) break; /* nothing was observed */
+        if (status != AWQ_OK) done = cli_library_error(status, "statistics");
+        for (int64_t i = 0; done && i < channels; i++) {
+            sum += values[i];
+            if (values[i] > most) most = values[i];
+        }
+        bool is_mean = statistic == AWQ_STATISTIC_MEAN_ABS;
+        json_object_set_new(facts, names[statistic], json_real(is_mean ? sum / (double)channels : most));
+    }
+    free(values);
+    return done;
+}
+
+static bool add_calibration(const awq_archive *archive, const char *name, json_t *list)
+{
+    awq_calibration *calibration;
+    awq_calibration_info info;
+    awq_status status = awq_archive_load(archive, name, &calibration);
+    if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+    awq_struct_init(&info, sizeof info);
+    status = awq_calibration_get_info(calibration, &info);
+    bool done = status == AWQ_OK || cli_library_error(status, "%s", name);
+    if (done) {
+        json_t *facts = json_pack("{s:s, s:I, s:I, s:I, s:b}", "name", name, "channels", (json_int_t)info.channels, "rows",
+                                  (json_int_t)info.rows, "sample_rows", (json_int_t)info.sample_rows, "gram",
+                                  (info.flags & AWQ_CALIBRATION_GRAM) != 0);
+        done = add_statistics(calibration, info.channels, facts);
+        json_array_append_new(list, facts);
+    }
+    awq_calibration_destroy(calibration);
+    return done;
+}
+
+static bool add_archive(awq_context *context, const char *path, json_t *facts)
+{
+    awq_archive *archive;
+    awq_status status = awq_archive_open(context, path, &archive);
+    if (status != AWQ_OK) return cli_library_error(status, "%s", path);
+    json_t *list = json_array();
+    json_object_set_new(facts, "kind", json_string("calibration archive"));
+    json_object_set_new(facts, "provenance", json_string(awq_archive_provenance(archive)));
+    json_object_set_new(facts, "calibrations", list);
+    bool done = true;
+    for (int64_t i = 0; done && i < awq_archive_count(archive); i++)
+        done = add_calibration(archive, awq_archive_name(archive, i), list);
+    awq_archive_destroy(archive);
+    return done;
+}
+
+/* ---------------------------------------------------------------------------------- the path */
+
+enum kind { KIND_UNKNOWN, KIND_DIRECTORY, KIND_SAFETENSORS, KIND_ARCHIVE };
+
+static bool recognise(const char *path, enum kind *kind)
+{
+    unsigned char head[9] = {0};
+    struct stat status;
+    *kind = KIND_DIRECTORY;
+    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) return true;
+    FILE *file = fopen(path, "rb");
+    if (!file) return cli_error("%s: %s", path, strerror(errno));
+    size_t count = fread(head, 1, sizeof head, file);
+    fclose(file);
+    *kind = KIND_UNKNOWN;
+    if (count == sizeof head && head[8] == '{') *kind = KIND_SAFETENSORS;
+    if (memcmp(head, "\x89" "AWQC", 5) == 0) *kind = KIND_ARCHIVE;
+    return *kind != KIND_UNKNOWN || cli_error("%s: neither a model directory, a safetensors file nor a calibration archive",
+                                              path);
+}
+
+json_t *inspect_path(awq_context *context, const char *path, bool fuse)
+{
+    enum kind kind;
+    if (!recognise(path, &kind)) return NULL;
+    json_t *facts = json_pack("{s:s}", "path", path);
+    if (!facts) {
+        cli_error("%s: its name is not UTF-8, or memory gave out", path);
+        return NULL;
+    }
+    bool done = kind == KIND_DIRECTORY     ? add_model(context, path, fuse, facts)
+                : kind == KIND_SAFETENSORS ? add_file(context, path, facts)
+                                           : add_archive(context, path, facts);
+    if (done) return facts;
+    json_decref(facts);
+    return NULL;
+}
