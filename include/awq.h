@@ -461,8 +461,10 @@ AWQ_API awq_status awq_weight_concatenate(size_t count, const awq_weight *const 
 /* ---------------------------------------------------------------------------- scale search */
 
 /* Searches the column scales s of one or more linears that share an input, minimising
- *   L(s) = mean over sampled rows and outputs of (X W^T - (X / s) Q(W s)^T)^2,   summed over the linears,
- * where Q is the quantiser that will be used, for s = importance^alpha on a grid of alphas. */
+ *   L(s) = mean of (X W^T - (X / s) Q(W s)^T)^2 over sampled rows and the outputs of all linears together,
+ * where Q is the quantiser that will be used, for s = importance^alpha on a grid of alphas.  Scales below 1e-4 are raised
+ * to it before they are normalised.  In EXACT, channels of importance 0 keep s = 1 and take no part in the
+ * normalisation. */
 
 /* Loss of the given candidate weights, one [N][K] view per added weight in the order of adding: F32, and of the
  * shape of the original, to be used in its place with the unscaled input.  Stores a finite loss.  A nonzero return
@@ -492,7 +494,8 @@ typedef struct awq_search_options {
     void *progress_data;
     int64_t max_rows;   /* sampled rows to use; 0: all that are kept */
     int64_t tie_copies; /* grouped-query attention: inputs come in heads of tie_width channels, and each */
-    int64_t tie_width;  /* tie_copies consecutive heads copy one producer head, so they share a scale; 0: no ties */
+    int64_t tie_width;  /* tie_copies consecutive heads copy one producer head, so they share a scale, that of
+                         * their mean importance (and wmean); 0: no ties */
 } awq_search_options;
 
 /* 'calibration' is kept until the search is destroyed, and must not change before awq_search_run returns.  What
@@ -514,10 +517,10 @@ typedef struct awq_search_result {
     int32_t scales;        /* AWQ_SCALES_PLAIN or AWQ_SCALES_DUO; PLAIN for identity */
     double alpha;          /* 0 for identity */
     double loss;           /* of the best candidate */
-    double loss_identity;  /* of s = 1, plain rounding */
+    double loss_identity;  /* of s = 1, plain rounding; known also where it was no candidate */
     int64_t candidates;    /* evaluated */
     int64_t best;          /* index of the best */
-    int64_t rows;          /* sampled rows used; 0 with a loss callback */
+    int64_t rows;          /* sampled rows used; 0 with a loss callback or the Gram matrix */
 } awq_search_result;
 
 AWQ_API awq_status awq_search_get_result(const awq_search *search, awq_search_result *result);
