@@ -1,11 +1,12 @@
-/* The search for clipping limits: for each group of each output the limit with the least squared error of the group's part
- * of that output.
+/* The search for clipping limits: for each group of each output the limit with the least squared error of the group's
+ * part of that output.
  *
- * With e the error that quantising a group makes and X_g the sampled inputs of the group (divided by s), a candidate costs
- * |X_g e|^2: a product of [rows][group_size] with a vector.  It has the same value for R_g in place of X_g when
- * R_g^T R_g = X_g^T X_g, and the triangular root of that small Gram matrix has at most group_size rows, half of them zeros:
- * for 512 rows and groups of 128 an eighth of the work.  (The quadratic form e^T (X_g^T X_g) e would cost twice that, and
- * lose in single precision what cancels in it.)  Where there are fewer rows than the group has inputs, X_g itself is used.
+ * With e the error that quantising a group makes and X_g the sampled inputs of the group (divided by s), a candidate
+ * costs |X_g e|^2: a product of [rows][group_size] with a vector.  It has the same value for R_g in place of X_g when
+ * R_g^T R_g = X_g^T X_g, and the triangular root of that small Gram matrix has at most group_size rows, half of them
+ * zeros: for 512 rows and groups of 128 an eighth of the work.  (The quadratic form e^T (X_g^T X_g) e would cost twice
+ * that, and lose in single precision what cancels in it.)  Where there are fewer rows than the group has inputs, X_g
+ * itself is used.
  *
  * Outputs are taken LANES at a time, side by side, so that the product's inner loop runs over them. */
 #include "backend.h"
@@ -67,7 +68,8 @@ static awq_status check_clip_options(const awq_clip_options *options)
     if (options->grid_points < 0)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_clip_options: grid_points is %d", options->grid_points);
     if (!(options->max_shrink >= 0.0 && options->max_shrink <= 1.0))
-        return awqi_fail(AWQ_ERROR_INVALID, "awq_clip_options: max_shrink is %g; it lies in [0, 1]", options->max_shrink);
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_clip_options: max_shrink is %g; it lies in [0, 1]",
+                         options->max_shrink);
     if (options->max_rows < 0)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_clip_options: max_rows is %lld", (long long)options->max_rows);
     return AWQ_OK;
@@ -112,7 +114,8 @@ static awq_status begin(struct clip_search *clip, const awq_tensor *w, const awq
     clip->n = w->shape[0];
     clip->k = w->shape[1];
     if (clip->n == 0 || clip->k == 0)
-        return awqi_fail(AWQ_ERROR_INVALID, "w: shape [%lld][%lld] has no elements", (long long)clip->n, (long long)clip->k);
+        return awqi_fail(AWQ_ERROR_INVALID, "w: shape [%lld][%lld] has no elements", (long long)clip->n,
+                         (long long)clip->k);
     status = import_options(clip, search, options);
     if (status == AWQ_OK) status = check_limits(clip, limits);
     if (status != AWQ_OK) return status;
@@ -146,8 +149,8 @@ static awq_status make_root(struct clip_search *clip, const float *samples, int6
     memset(gram, 0, (size_t)(width * width) * sizeof *gram);
     awq_tensor view;
     awq_tensor_init_const_2d(&view, x, AWQ_F32, clip->rows, width);
-    awq_status status = awqi_context_backend(clip->context)->accumulate_gram(awqi_context_device(clip->context), &view,
-                                                                             NULL, gram);
+    awq_status status =
+        awqi_context_backend(clip->context)->accumulate_gram(awqi_context_device(clip->context), &view, NULL, gram);
     if (status == AWQ_OK) awqi_gram_root(clip->context, gram, width, root);
     return status;
 }
@@ -161,8 +164,8 @@ static awq_status make_roots(struct clip_search *clip, const awq_calibration *ca
     if (status == AWQ_OK) status = awq_calibration_get_samples(calibration, &samples);
     if (status != AWQ_OK) return status;
     if (info.channels != clip->k)
-        return awqi_fail(AWQ_ERROR_INVALID, "calibration: %lld channels, but w has %lld inputs", (long long)info.channels,
-                         (long long)clip->k);
+        return awqi_fail(AWQ_ERROR_INVALID, "calibration: %lld channels, but w has %lld inputs",
+                         (long long)info.channels, (long long)clip->k);
     clip->rows = awqi_min64(samples.shape[0], clip->options.max_rows);
     if (clip->rows == 0) return awqi_fail(AWQ_ERROR_STATE, "calibration: it keeps no rows");
 
@@ -174,9 +177,11 @@ static awq_status make_roots(struct clip_search *clip, const awq_calibration *ca
     clip->roots = roots;
     bool reduce = clip->rows > group_width(clip, clip->groups - 1);
     if (reduce)
-        status = awqi_alloc(clip->context, (uint64_t)clip->rows, (uint64_t)size * sizeof(float), "inputs of a group", &x);
+        status = awqi_alloc(clip->context, (uint64_t)clip->rows, (uint64_t)size * sizeof(float), "inputs of a group",
+                            &x);
     if (status == AWQ_OK && reduce)
-        status = awqi_alloc(clip->context, (uint64_t)size, (uint64_t)size * sizeof(double), "Gram matrix of a group", &gram);
+        status = awqi_alloc(clip->context, (uint64_t)size, (uint64_t)size * sizeof(double), "Gram matrix of a group",
+                            &gram);
     for (int64_t group = 0; status == AWQ_OK && group < clip->groups; group++)
         status = make_root(clip, awqi_tensor_data(&samples), group, x, gram);
     awqi_free(clip->context, x);
@@ -187,7 +192,8 @@ static awq_status make_roots(struct clip_search *clip, const awq_calibration *ca
 /* ---- errors */
 
 /* sums[LANES] += |root e|^2 for the LANES vectors e of errors[width][LANES]. */
-static void add_squares(const float *root, int64_t rows, int64_t width, bool triangular, const float *errors, double *sums)
+static void add_squares(const float *root, int64_t rows, int64_t width, bool triangular, const float *errors,
+                        double *sums)
 {
     enum { QUADS = LANES / 4 };
     for (int64_t row = 0; row < rows; row += 2, root += 2 * width) {
@@ -311,10 +317,10 @@ static awq_status allocate_block(struct clip_search *clip)
         void *field;
         uint64_t count, size;
     } arrays[] = {
-        {&clip->values, rows, k * sizeof(float)},        {&clip->dequantized, rows, k * sizeof(float)},
-        {&clip->errors, rows, k * sizeof(float)},        {&clip->largest, rows, groups * sizeof(float)},
-        {&clip->limits, rows, groups * sizeof(float)},   {&clip->squares, rows, groups * sizeof(double)},
-        {&clip->best, rows, groups * sizeof(double)},    {&clip->best_limits, (uint64_t)clip->n, groups * sizeof(float)},
+        {&clip->values, rows, k * sizeof(float)},      {&clip->dequantized, rows, k * sizeof(float)},
+        {&clip->errors, rows, k * sizeof(float)},      {&clip->largest, rows, groups * sizeof(float)},
+        {&clip->limits, rows, groups * sizeof(float)}, {&clip->squares, rows, groups * sizeof(double)},
+        {&clip->best, rows, groups * sizeof(double)},  {&clip->best_limits, (uint64_t)clip->n, groups * sizeof(float)},
     };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         void *memory;
@@ -360,7 +366,8 @@ awq_status awq_clip_search(awq_context *context, const awq_tensor *w, const awq_
     awq_status status = begin(&clip, w, search, options, limits);
     if (status == AWQ_OK) status = make_roots(&clip, calibration);
     if (status == AWQ_OK) status = search_all(&clip);
-    if (status == AWQ_OK && result != NULL) status = awqi_export(result, &clip.result, sizeof clip.result, "awq_clip_result");
+    if (status == AWQ_OK && result != NULL)
+        status = awqi_export(result, &clip.result, sizeof clip.result, "awq_clip_result");
     for (int64_t row = 0; status == AWQ_OK && row < clip.n; row++)
         awqi_store_row(limits, row, clip.best_limits + row * clip.groups, clip.groups);
     release(&clip);

@@ -73,7 +73,8 @@ static awq_status read_divisors(struct fold *fold, const awq_tensor *scales)
         if (copy == 0) {
             fold->divisors[row] = scale;
         } else if (scale != fold->divisors[row]) {
-            return awqi_fail(AWQ_ERROR_INVALID, "scales: channels %lld and %lld are tied, but their scales are %g and %g",
+            return awqi_fail(AWQ_ERROR_INVALID,
+                             "scales: channels %lld and %lld are tied, but their scales are %g and %g",
                              (long long)(j - copy * width), (long long)j, (double)fold->divisors[row], (double)scale);
         }
     }
@@ -91,7 +92,8 @@ static awq_status fold_begin(struct fold *fold, awq_context *context, const awq_
     if (status == AWQ_OK) status = awqi_check_tensor(scales, 1, 1u << AWQ_F32, "scales");
     if (status == AWQ_OK) status = check_host(scales, "scales");
     if (status == AWQ_OK)
-        status = awqi_check_ties(fold->options.tie_copies, fold->options.tie_width, scales->shape[0], "awq_fold_options");
+        status = awqi_check_ties(fold->options.tie_copies, fold->options.tie_width, scales->shape[0],
+                                 "awq_fold_options");
     return status == AWQ_OK ? read_divisors(fold, scales) : status;
 }
 
@@ -109,7 +111,7 @@ static float divided(float value, float scale, const struct pass *pass)
 static void note_bad(struct pass *pass, int64_t index)
 {
     int_least64_t first = atomic_load(&pass->first_bad);
-    while (index < first && !atomic_compare_exchange_weak(&pass->first_bad, &first, index)) {}
+    while (index < first && !atomic_compare_exchange_weak(&pass->first_bad, &first, index)) continue;
 }
 
 static void fold_row(void *user_data, int64_t index)

@@ -1,7 +1,7 @@
 /* A square root of a Gram matrix.
  *
- * Left-looking Cholesky in blocks of columns: the rows of a block are finished first, then all rows below it are brought
- * up to date in parallel, each on its own, so that nothing depends on how the work is spread. */
+ * Left-looking Cholesky in blocks of columns: the rows of a block are finished first, then all rows below it are
+ * brought up to date in parallel, each on its own, so that nothing depends on how the work is spread. */
 #include "search.h"
 
 #include <float.h>
@@ -57,8 +57,7 @@ static void transpose_row(void *user_data, int64_t row)
 {
     const struct factor *factor = user_data;
     int64_t n = factor->n;
-    for (int64_t j = 0; j < n; j++)
-        factor->root[row * n + j] = j < row ? 0.0f : (float)factor->matrix[j * n + row];
+    for (int64_t j = 0; j < n; j++) factor->root[row * n + j] = j < row ? 0.0f : (float)factor->matrix[j * n + row];
 }
 
 void awqi_gram_root(awq_context *context, double *gram, int64_t n, float *root)

@@ -55,7 +55,7 @@ static void scan_row(void *user_data, int64_t row)
         if (bad < 0) continue;
         int64_t index = row * scan->k + first + bad;
         int_least64_t known = atomic_load(&scan->first_bad);
-        while (index < known && !atomic_compare_exchange_weak(&scan->first_bad, &known, index)) {}
+        while (index < known && !atomic_compare_exchange_weak(&scan->first_bad, &known, index)) continue;
         return;
     }
 }
@@ -71,8 +71,8 @@ awq_status awqi_scaled_check(awq_context *context, const struct awqi_scaled *sca
     float value;
     awqi_load_columns(scaled->w, row, column, &value, 1);
     if (!isfinite(value))
-        return awqi_fail(AWQ_ERROR_NON_FINITE, "%s: row %lld, column %lld is %g", what, (long long)row, (long long)column,
-                         (double)value);
+        return awqi_fail(AWQ_ERROR_NON_FINITE, "%s: row %lld, column %lld is %g", what, (long long)row,
+                         (long long)column, (double)value);
     return awqi_fail(AWQ_ERROR_NON_FINITE,
                      "%s: row %lld, column %lld is %g, which overflows when multiplied by its scale %g", what,
                      (long long)row, (long long)column, (double)value, (double)scaled->scales[column]);

@@ -1,9 +1,9 @@
 /* The search for column scales: candidates, their losses, the best.
  *
  * The loss of a candidate is the squared error of the outputs, summed over the linears and divided by rows times the
- * outputs of all linears together: the mean over what the linears would give if they were one.  With D = W - Q(W s) / s it
- * is |X D^T|^2, so a candidate costs one quantisation and one product per linear; nothing is kept from one candidate to
- * the next but its loss. */
+ * outputs of all linears together: the mean over what the linears would give if they were one.  With D = W - Q(W s) / s
+ * it is |X D^T|^2, so a candidate costs one quantisation and one product per linear; nothing is kept from one candidate
+ * to the next but its loss. */
 #include "search.h"
 
 #include "calibration.h"
@@ -22,7 +22,7 @@ struct candidate {
 struct awq_search {
     awq_context *context;
     awq_calibration *calibration;
-    awq_search_options options;    /* its 'quantize' is NULL: see below */
+    awq_search_options options; /* its 'quantize' is NULL: see below */
     awq_quantize_options quantize;
     struct awqi_quantizer quantizer;
     awq_tensor *weights;
@@ -40,15 +40,15 @@ struct awq_search {
 struct run {
     awq_search *search;
     struct awqi_candidates source;
-    float *scales;         /* [channels], of the candidate at work */
-    float **buffers;       /* candidate weights [N][K]: one for each weight with a callback, else one for all */
+    float *scales;   /* [channels], of the candidate at work */
+    float **buffers; /* candidate weights [N][K]: one for each weight with a callback, else one for all */
     int64_t buffer_count;
-    awq_tensor *views;     /* of the buffers, for the callback */
+    awq_tensor *views; /* of the buffers, for the callback */
     const awq_tensor **view_list;
-    const float *x;        /* [x_rows][channels] */
+    const float *x; /* [x_rows][channels] */
     int64_t x_rows;
-    float *root;           /* the Gram matrix's, which then is x */
-    double divisor;        /* of the sum of squares */
+    float *root;    /* the Gram matrix's, which then is x */
+    double divisor; /* of the sum of squares */
 };
 
 /* ---- options */
@@ -56,11 +56,11 @@ struct run {
 awq_status awqi_check_ties(int64_t tie_copies, int64_t tie_width, int64_t inputs, const char *type)
 {
     if (tie_copies == 0 && tie_width == 0) return AWQ_OK;
-    if (tie_copies >= 1 && tie_width >= 1 && tie_copies <= inputs / tie_width &&
-        inputs % (tie_copies * tie_width) == 0)
+    if (tie_copies >= 1 && tie_width >= 1 && tie_copies <= inputs / tie_width && inputs % (tie_copies * tie_width) == 0)
         return AWQ_OK;
-    return awqi_fail(AWQ_ERROR_INVALID, "%s: heads of tie_width %lld in copies of tie_copies %lld do not make up %lld inputs",
-                     type, (long long)tie_width, (long long)tie_copies, (long long)inputs);
+    return awqi_fail(AWQ_ERROR_INVALID,
+                     "%s: heads of tie_width %lld in copies of tie_copies %lld do not make up %lld inputs", type,
+                     (long long)tie_width, (long long)tie_copies, (long long)inputs);
 }
 
 static awq_status check_choice(int32_t value, int32_t last, const char *field)
@@ -200,7 +200,8 @@ awq_status awq_search_add_weight(awq_search *search, const awq_tensor *w)
     if (search->count == search->capacity) {
         void *memory;
         int64_t capacity = search->capacity + 4;
-        status = awqi_alloc(search->context, (uint64_t)capacity, sizeof *search->weights, "weights of a search", &memory);
+        status = awqi_alloc(search->context, (uint64_t)capacity, sizeof *search->weights, "weights of a search",
+                            &memory);
         if (status != AWQ_OK) return status;
         if (search->count > 0) memcpy(memory, search->weights, (size_t)search->count * sizeof *search->weights);
         awqi_free(search->context, search->weights);
@@ -257,7 +258,8 @@ static awq_status prepare_source(struct run *run)
     if (status == AWQ_OK) status = take(run, channels, sizeof(double), "candidate scales", &source->work);
     if (status == AWQ_OK) status = take(run, channels, sizeof(float), "candidate scales", &run->scales);
     if (status == AWQ_OK)
-        status = awq_calibration_get_statistic(search->calibration, AWQ_STATISTIC_MEAN_ABS, source->importance, channels);
+        status = awq_calibration_get_statistic(search->calibration, AWQ_STATISTIC_MEAN_ABS, source->importance,
+                                               channels);
     if (status != AWQ_OK) return status;
     awqi_smooth_importance(source->importance, channels, options->smooth_factor);
     awqi_tie_values(source->importance, channels, options->tie_copies, options->tie_width);
@@ -265,7 +267,8 @@ static awq_status prepare_source(struct run *run)
 
     status = take(run, channels, sizeof(double), "mean weights", &source->weight_mean);
     if (status != AWQ_OK) return status;
-    awqi_weight_mean(search->context, search->weights, search->count, search->quantizer.group_size, source->weight_mean);
+    awqi_weight_mean(search->context, search->weights, search->count, search->quantizer.group_size,
+                     source->weight_mean);
     awqi_tie_values(source->weight_mean, channels, options->tie_copies, options->tie_width);
     return AWQ_OK;
 }
@@ -399,8 +402,8 @@ static awq_status built_in_loss(struct run *run, double *loss)
         awq_status status = quantize_candidate(run, i, candidate);
         if (status != AWQ_OK) return status;
         awqi_parallel_for(search->context, w->shape[0], subtract_row, &difference);
-        status = backend->product_norm(awqi_context_device(search->context), run->x, run->x_rows, candidate, w->shape[0],
-                                       w->shape[1], &sum);
+        status = backend->product_norm(awqi_context_device(search->context), run->x, run->x_rows, candidate,
+                                       w->shape[0], w->shape[1], &sum);
         if (status != AWQ_OK) return status;
         total += sum;
     }

@@ -38,7 +38,7 @@ struct awqi_candidates {
     bool skip_dead;        /* channels of importance 0 keep s = 1 and take no part in the normalisation */
 };
 
-/* importance = (1 - f) mean|x_j| + f mean over j of mean|x_j|; values[count] holds the mean|x_j| and gets the result. */
+/* importance = (1 - f) mean|x_j| + f mean over j of mean|x_j|: values[count] holds the mean|x_j|, then the result. */
 void awqi_smooth_importance(double *values, int64_t count, double smooth_factor);
 
 /* Replace the values of tied channels by their mean. */

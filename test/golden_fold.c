@@ -38,7 +38,8 @@ static void compare_columns(struct golden_case *test, const awq_tensor *scales, 
     awq_tensor *w = copy_input(test, name);
     if (w == NULL) return;
     int64_t k = w->shape[1];
-    float *rounded = golden_allocate(test, (size_t)k * sizeof *rounded), *row = golden_allocate(test, (size_t)k * sizeof *row);
+    float *rounded = golden_allocate(test, (size_t)k * sizeof *rounded);
+    float *row = golden_allocate(test, (size_t)k * sizeof *row);
     for (int64_t i = 0; i < k; i++)
         rounded[i] = awqi_round_to(is_llm_awq(test) ? w->dtype : AWQ_F32, ((const float *)scales->data)[i]);
     const struct awqi_scaled scaled = {golden_input(test, name), rounded, w->dtype};
@@ -78,7 +79,8 @@ static void fold_linear(struct golden_case *test, const awq_tensor *scales)
     awq_fold_options options;
     fill_options(test, &options);
     awq_tensor *weight = copy_input(test, "fc1_weight"), *bias = copy_input(test, "fc1_bias");
-    if (!golden_ok(test, awq_fold_linear(golden_context(test), scales, weight, bias, &options), "awq_fold_linear")) return;
+    if (!golden_ok(test, awq_fold_linear(golden_context(test), scales, weight, bias, &options), "awq_fold_linear"))
+        return;
     golden_compare(test, "fc1_weight", weight);
     if (bias != NULL) golden_compare(test, "fc1_bias", bias);
     compare_columns(test, scales, "fc2_weight");
@@ -97,7 +99,8 @@ static void divide_inputs(struct golden_case *test, const awq_tensor *scales)
     for (int64_t i = 0; i < x->shape[0]; i++) {
         awq_tensor row;
         awq_tensor_init_1d(&row, (char *)x->data + (size_t)(i * k) * awq_dtype_size(x->dtype), x->dtype, k);
-        if (!golden_ok(test, awq_fold_activation(golden_context(test), scales, &row, &options), "awq_fold_activation")) return;
+        if (!golden_ok(test, awq_fold_activation(golden_context(test), scales, &row, &options), "awq_fold_activation"))
+            return;
     }
     golden_compare(test, "x", x);
 }
@@ -127,8 +130,8 @@ static size_t export_bytes(struct golden_case *test, const awq_tensor *w, const 
     return ok ? zeros_at + (size_t)(n * groups) : 0;
 }
 
-/* Limits are applied on the way to the codes: quantising the weight with them must give what quantising the peer's clipped
- * weight without them gives. */
+/* Limits are applied on the way to the codes: quantising the weight with them must give what quantising the peer's
+ * clipped weight without them gives. */
 static void apply_clip(struct golden_case *test)
 {
     const awq_tensor *w = golden_input(test, "weight"), *max = golden_input(test, "max_val");

@@ -64,7 +64,8 @@ static void compare_means(struct golden_case *test, const awq_calibration *calib
     awq_tensor *mean = golden_matrix(test, AWQ_F64, 1, k);
     if (golden_ok(test, awq_calibration_get_statistic(calibration, AWQ_STATISTIC_MEAN_ABS, mean->data, k), "mean"))
         golden_compare(test, "x_mean", mean);
-    awqi_weight_mean(golden_context(test), linears->weights, linears->count, group_size > 0 ? group_size : k, mean->data);
+    awqi_weight_mean(golden_context(test), linears->weights, linears->count, group_size > 0 ? group_size : k,
+                     mean->data);
     golden_compare(test, "w_mean", mean);
 }
 
@@ -130,7 +131,8 @@ static int64_t step_of(const struct golden_case *test, const awq_tensor *w, int6
     return -1;
 }
 
-/* The kind exact_or_tie: the peer's limit exactly, or another of the grid whose error is within the tolerance of the least. */
+/* The kind exact_or_tie: the peer's limit exactly, or another of the grid whose error is within the tolerance of the
+ * least. */
 static void compare_limits(struct golden_case *test, const awq_tensor *w, const awq_tensor *limits)
 {
     const awq_tensor *expected = golden_expected(test, "best_max_val"), *steps = golden_expected(test, "best_step");
@@ -166,9 +168,10 @@ static void compare_losses(struct golden_case *test, const awq_clip_result *resu
         unclipped += npy_value(errors, i * count) / (double)groups;
         best += least / (double)groups;
     }
-    if (fabs(result->loss_unclipped - unclipped) > tolerance * unclipped || fabs(result->loss - best) > tolerance * best)
-        golden_fail(test, "err_float64: means %.9g and %.9g, expected %.9g and %.9g", result->loss_unclipped, result->loss,
-                    unclipped, best);
+    if (fabs(result->loss_unclipped - unclipped) > tolerance * unclipped ||
+        fabs(result->loss - best) > tolerance * best)
+        golden_fail(test, "err_float64: means %.9g and %.9g, expected %.9g and %.9g", result->loss_unclipped,
+                    result->loss, unclipped, best);
 }
 
 static void search_clip(struct golden_case *test, const awq_calibration *calibration, const awq_tensor *w)

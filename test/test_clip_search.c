@@ -25,8 +25,8 @@ struct problem {
     awq_clip_options options;
 };
 
-static void make_problem(struct problem *problem, uint64_t seed, int32_t threads, int64_t n, int64_t k, int64_t group_size,
-                         int64_t rows, int32_t dtype)
+static void make_problem(struct problem *problem, uint64_t seed, int32_t threads, int64_t n, int64_t k,
+                         int64_t group_size, int64_t rows, int32_t dtype)
 {
     awq_context_options context_options;
     awq_calibration_options calibration_options;
@@ -189,9 +189,9 @@ static void the_best_limit_of_each_group_is_kept(void **state)
         {17, 70, 16, 100, 0}, /* a last tile of one output, a last group of 6 inputs */
         {5, 72, 72, 31, 0},   /* fewer rows than inputs, and an odd number of them */
         {16, 33, 11, 11, 0},  /* as many rows as inputs, both odd */
-        {20, 40, 8, 300, 20},
-        {1, 9, 1, 50, 0},
-        {3, 40, 32, 20, 0}, /* rows between the widths of the two groups */
+        {20, 40, 8, 300, 20}, /* only some of the rows */
+        {1, 9, 1, 50, 0},     /* every input a group */
+        {3, 40, 32, 20, 0},   /* rows between the widths of the two groups */
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int scaled = 0; scaled < 2; scaled++) {
@@ -246,14 +246,16 @@ static void a_finished_search_brings_its_scales_and_its_quantiser(void **state)
     assert_refused(awq_clip_search(problem.context, &problem.w, problem.calibration, search, NULL, &view, NULL),
                    AWQ_ERROR_STATE, "no result");
     assert_int_equal(awq_search_run(search), AWQ_OK);
-    assert_int_equal(awq_clip_search(problem.context, &problem.w, problem.calibration, search, NULL, &view, NULL), AWQ_OK);
+    assert_int_equal(awq_clip_search(problem.context, &problem.w, problem.calibration, search, NULL, &view, NULL),
+                     AWQ_OK);
     assert_int_equal(awq_search_get_scales(search, problem.scales, INPUTS), AWQ_OK);
     problem.quantize.input_scale = &problem.scale_view;
     awq_clip_result result;
     assert_int_equal(search_clip(&problem, limits[1], &result), AWQ_OK);
     assert_memory_equal(limits[0], limits[1], sizeof limits[0]);
-    assert_refused(awq_clip_search(problem.context, &problem.w, problem.calibration, search, &problem.options, &view, NULL),
-                   AWQ_ERROR_INVALID, "both a search and an input_scale");
+    assert_refused(
+        awq_clip_search(problem.context, &problem.w, problem.calibration, search, &problem.options, &view, NULL),
+        AWQ_ERROR_INVALID, "both a search and an input_scale");
     awq_search_destroy(search);
     free_problem(&problem);
 }
@@ -342,8 +344,8 @@ static void limits_may_lie_apart(void **state)
     awq_tensor_init_2d(&view, apart, AWQ_F32, 4, 2);
     view.strides[0] = 2;
     view.strides[1] = 8;
-    assert_int_equal(awq_clip_search(problem.context, &problem.w, problem.calibration, NULL, &problem.options, &view, NULL),
-                     AWQ_OK);
+    assert_int_equal(
+        awq_clip_search(problem.context, &problem.w, problem.calibration, NULL, &problem.options, &view, NULL), AWQ_OK);
     for (int row = 0; row < 4; row++)
         for (int group = 0; group < 2; group++) {
             assert_true(apart[group][row * 2] == dense[row * 2 + group]);

@@ -297,7 +297,8 @@ static void dead_channels_keep_scale_one(void **state)
         max = fmax(max, scales[1][j]);
     }
     assert_close(min * max, 1.0, 1e-6);
-    for (int j = 0; j < K; j++) assert_true(scales[0][5] <= scales[0][j]); /* in the peers it has the floor, and drags */
+    for (int j = 0; j < K; j++)
+        assert_true(scales[0][5] <= scales[0][j]); /* in the peers it has the floor, and drags */
 }
 
 static void nothing_but_zeros_is_searched_too(void **state)
@@ -655,7 +656,8 @@ static void quantisation_takes_scales_and_options_from_a_search(void **state)
     awq_weight_info info;
     awq_struct_init(&info, sizeof info);
     assert_int_equal(awq_weight_get_info(weight, &info), AWQ_OK);
-    assert_true(info.bits == 3 && info.group_size == GROUP && info.flags == AWQ_QUANTIZE_SYMMETRIC && info.has_input_scale);
+    assert_true(info.bits == 3 && info.group_size == GROUP && info.flags == AWQ_QUANTIZE_SYMMETRIC &&
+                info.has_input_scale);
     float candidate[24 * K];
     awq_tensor view;
     awq_tensor_init_2d(&view, candidate, AWQ_F32, 24, K);
@@ -744,11 +746,13 @@ static void bad_options_are_refused(void **state)
     awq_search *search;
     closed.flags = AWQ_SEARCH_CLOSED_GRID;
     closed.grid_points = 1;
-    assert_refused(awq_search_create(problem.context, problem.calibration, &closed, &search), AWQ_ERROR_INVALID, "closed");
+    assert_refused(awq_search_create(problem.context, problem.calibration, &closed, &search), AWQ_ERROR_INVALID,
+                   "closed");
     closed = good;
     closed.tie_copies = 5;
     closed.tie_width = 4;
-    assert_refused(awq_search_create(problem.context, problem.calibration, &closed, &search), AWQ_ERROR_INVALID, "48 inputs");
+    assert_refused(awq_search_create(problem.context, problem.calibration, &closed, &search), AWQ_ERROR_INVALID,
+                   "48 inputs");
     free_problem(&problem);
 }
 
@@ -764,7 +768,8 @@ static void bad_calls_are_refused(void **state)
     awq_struct_init(&result, sizeof result);
     assert_refused(awq_search_create(NULL, problem.calibration, NULL, &none), AWQ_ERROR_INVALID, "context is NULL");
     assert_refused(awq_search_create(problem.context, NULL, NULL, &none), AWQ_ERROR_INVALID, "calibration is NULL");
-    assert_refused(awq_search_create(problem.context, problem.calibration, NULL, NULL), AWQ_ERROR_INVALID, "search is NULL");
+    assert_refused(awq_search_create(problem.context, problem.calibration, NULL, NULL), AWQ_ERROR_INVALID,
+                   "search is NULL");
     assert_refused(awq_search_run(search), AWQ_ERROR_STATE, "no weight");
     assert_refused(awq_search_run(NULL), AWQ_ERROR_INVALID, "NULL");
     assert_refused(awq_search_add_weight(NULL, &problem.weights[0]), AWQ_ERROR_INVALID, "search is NULL");
@@ -812,8 +817,8 @@ static void a_calibration_without_what_is_needed_is_refused(void **state)
     awq_search_destroy(run_search(&problem, 1));
     problem.options.loss = NULL;
     problem.options.objective = AWQ_OBJECTIVE_GRAM;
-    assert_refused(awq_search_create(problem.context, problem.calibration, &problem.options, &search), AWQ_ERROR_INVALID,
-                   "AWQ_CALIBRATION_GRAM");
+    assert_refused(awq_search_create(problem.context, problem.calibration, &problem.options, &search),
+                   AWQ_ERROR_INVALID, "AWQ_CALIBRATION_GRAM");
     free_problem(&problem);
 }
 
