@@ -111,6 +111,9 @@ static awq_status begin(struct clip_search *clip, const awq_tensor *w, const awq
     awq_status status = awqi_check_tensor(w, 2, AWQI_FLOATS, "w");
     if (status == AWQ_OK) status = awqi_check_device(clip->context, w, "w");
     if (status != AWQ_OK) return status;
+    if (awqi_context_device_type(clip->context) != AWQ_DEVICE_CPU)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "clip searches run on a CPU context in version %s",
+                         awq_version_string());
     clip->n = w->shape[0];
     clip->k = w->shape[1];
     if (clip->n == 0 || clip->k == 0)

@@ -150,6 +150,14 @@ static awq_status list_candidates(awq_search *search)
     return AWQ_OK;
 }
 
+/* Weights are read and candidates kept in host memory. */
+static awq_status check_host(const awq_context *context)
+{
+    if (awqi_context_device_type(context) == AWQ_DEVICE_CPU) return AWQ_OK;
+    return awqi_fail(AWQ_ERROR_UNSUPPORTED, "awq_search_create: searches run on a CPU context in version %s",
+                     awq_version_string());
+}
+
 awq_status awq_search_create(awq_context *context, const awq_calibration *calibration,
                              const awq_search_options *options, awq_search **search)
 {
@@ -158,7 +166,8 @@ awq_status awq_search_create(awq_context *context, const awq_calibration *calibr
     if (context == NULL || calibration == NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_search_create: %s is NULL", context ? "calibration" : "context");
     void *memory;
-    awq_status status = awqi_calloc(context, 1, sizeof(awq_search), "search", &memory);
+    awq_status status = check_host(context);
+    if (status == AWQ_OK) status = awqi_calloc(context, 1, sizeof(awq_search), "search", &memory);
     if (status != AWQ_OK) return status;
     awq_search *created = memory;
     created->context = awqi_context_retain(context);
