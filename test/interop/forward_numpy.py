@@ -1,0 +1,417 @@
+#!/usr/bin/env python3
+"""Compare the logits of `awq evaluate` with a forward pass written in NumPy, in double precision.
+
+    forward_numpy.py AWQ_PROGRAM [MODEL TOKENS.npy]...
+
+Makes small random models of every architecture, rotary scaling, dtype and quantised format that the program reads, and
+compares every logit, relative to the largest of its row.  Models given as arguments (Llama, dense) are compared as
+well.  Exits with 77 where NumPy is missing.
+"""
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy as np
+except ImportError:
+    print("forward_numpy: skipped, there is no NumPy")
+    sys.exit(77)
+
+TOLERANCE = 1e-3
+WINDOWS, LENGTH, VOCABULARY = 3, 41, 72
+
+
+# ---------------------------------------------------------------------------------- safetensors
+
+def to_bf16_bits(x):
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+class BF16:
+    """An array stored as bfloat16: its bits, as NumPy has no such type."""
+
+    def __init__(self, values):
+        self.bits = to_bf16_bits(values)
+
+    def floats(self):
+        return (self.bits.astype(np.uint32) << 16).view(np.float32)
+
+
+NAMES = {"float32": "F32", "float16": "F16", "int32": "I32", "int64": "I64"}
+TYPES = {name: dtype for dtype, name in NAMES.items()}
+
+
+def write_safetensors(path, tensors):
+    header, blobs, offset = {}, [], 0
+    for name, tensor in tensors.items():
+        array = tensor.bits if isinstance(tensor, BF16) else tensor
+        blob = array.tobytes()
+        header[name] = {
+            "dtype": "BF16" if isinstance(tensor, BF16) else NAMES[str(array.dtype)],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + len(blob)],
+        }
+        blobs.append(blob)
+        offset += len(blob)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def read_safetensors(path):
+    with open(path, "rb") as file:
+        size = struct.unpack("<Q", file.read(8))[0]
+        header = json.loads(file.read(size))
+        data = file.read()
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        tensors[name] = np.frombuffer(data[begin:end], TYPES[entry["dtype"]]).reshape(entry["shape"])
+    return tensors
+
+
+# ----------------------------------------------------------------------------- the forward pass
+
+def rms_norm(x, weight, epsilon):
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * weight
+
+
+def softmax(x):
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
+
+
+def rotary_frequencies(config, width):
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    theta = scaling.get("rope_theta", config.get("rope_theta", 10000.0))
+    frequencies = theta ** (-np.arange(0, width, 2) / width)
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "linear":
+        return frequencies / scaling["factor"]
+    if kind == "llama3":
+        original, factor = scaling["original_max_position_embeddings"], scaling["factor"]
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        wavelengths = 2 * np.pi / frequencies
+        smooth = (original / wavelengths - low) / (high - low)
+        blended = (1 - smooth) * frequencies / factor + smooth * frequencies
+        result = np.where(wavelengths > original / low, frequencies / factor, blended)
+        return np.where(wavelengths < original / high, frequencies, result)
+    return frequencies
+
+
+def rotate(x, frequencies):
+    angles = np.outer(np.arange(x.shape[0]), frequencies)[:, None, :]
+    a, b = np.split(x, 2, axis=-1)
+    return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=-1)
+
+
+def window_of(config, layer):
+    if config["model_type"] == "mistral":
+        return config.get("sliding_window")
+    if config.get("use_sliding_window") and layer >= config["max_window_layers"]:
+        return config["sliding_window"]
+    return None
+
+
+def attention(config, weights, prefix, layer, x):
+    heads, shared = config["num_attention_heads"], config.get("num_key_value_heads", config["num_attention_heads"])
+    width = config.get("head_dim") or config["hidden_size"] // heads
+    count = x.shape[0]
+
+    def project(name, number):
+        y = x @ weights[prefix + name + ".weight"].T + weights.get(prefix + name + ".bias", 0.0)
+        return y.reshape(count, number, width)
+
+    q, k, v = project("q_proj", heads), project("k_proj", shared), project("v_proj", shared)
+    if prefix + "q_norm.weight" in weights:
+        q = rms_norm(q, weights[prefix + "q_norm.weight"], config["rms_norm_eps"])
+        k = rms_norm(k, weights[prefix + "k_norm.weight"], config["rms_norm_eps"])
+    frequencies = rotary_frequencies(config, width)
+    q, k = rotate(q, frequencies), rotate(k, frequencies)
+    k, v = np.repeat(k, heads // shared, axis=1), np.repeat(v, heads // shared, axis=1)
+    scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(width)
+    distance = np.arange(count)[:, None] - np.arange(count)[None, :]
+    window = window_of(config, layer)
+    hidden = (distance < 0) | (distance >= (window or count))
+    mixed = np.einsum("hij,jhd->ihd", softmax(np.where(hidden, -np.inf, scores)), v).reshape(count, heads * width)
+    return mixed @ weights[prefix + "o_proj.weight"].T + weights.get(prefix + "o_proj.bias", 0.0)
+
+
+def mlp(weights, prefix, x):
+    def project(name, value):
+        return value @ weights[prefix + name + ".weight"].T + weights.get(prefix + name + ".bias", 0.0)
+
+    gate = project("gate_proj", x)
+    return project("down_proj", gate / (1 + np.exp(-gate)) * project("up_proj", x))
+
+
+def forward(config, weights, tokens):
+    epsilon = config["rms_norm_eps"]
+    x = weights["model.embed_tokens.weight"][tokens]
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        normed = rms_norm(x, weights[prefix + "input_layernorm.weight"], epsilon)
+        x = x + attention(config, weights, prefix + "self_attn.", layer, normed)
+        normed = rms_norm(x, weights[prefix + "post_attention_layernorm.weight"], epsilon)
+        x = x + mlp(weights, prefix + "mlp.", normed)
+    head = "model.embed_tokens.weight" if config.get("tie_word_embeddings") else "lm_head.weight"
+    return rms_norm(x, weights["model.norm.weight"], epsilon) @ weights[head].T
+
+
+# ------------------------------------------------------------------------------- quantised linears
+
+def pack_along_last(codes, bits):
+    """Codes, low bits first, dense across 32-bit words."""
+    planes = (codes[..., None] >> np.arange(bits)) & 1
+    stream = planes.reshape(*codes.shape[:-1], -1).astype(np.uint8)
+    pad = -stream.shape[-1] % 32
+    stream = np.concatenate([stream, np.zeros((*stream.shape[:-1], pad), np.uint8)], axis=-1)
+    return np.packbits(stream, axis=-1, bitorder="little").view("<u4").view(np.int32)
+
+
+def random_codes(random, shape, group, bits, symmetric):
+    n, k = shape
+    codes = random.integers(0, 2**bits, (n, k))
+    zeros = np.full((n, k // group), 2 ** (bits - 1)) if symmetric else random.integers(0, 2**bits, (n, k // group))
+    scales = (random.uniform(0.5, 1.5, (n, k // group)) * 3 / (2**bits * np.sqrt(k))).astype(np.float16)
+    spread = np.repeat(np.arange(k // group), group)
+    return codes, scales, zeros, (codes - zeros[:, spread]) * scales.astype(np.float64)[:, spread]
+
+
+def gemm_planes(codes, scales, zeros):
+    def words(matrix):
+        ordered = matrix.reshape(matrix.shape[0], -1, 8)[:, :, [0, 2, 4, 6, 1, 3, 5, 7]].astype(np.uint32)
+        return (ordered << np.arange(0, 32, 4, dtype=np.uint32)).sum(axis=-1).astype(np.uint32).view(np.int32)
+
+    return {"qweight": words(codes.T), "qzeros": words(zeros.T), "scales": np.ascontiguousarray(scales.T)}
+
+
+def compressed_planes(codes, scales, zeros, bits, symmetric):
+    planes = {
+        "weight_packed": pack_along_last(codes, bits),
+        "weight_scale": scales,
+        "weight_shape": np.array(codes.shape, np.int64),
+    }
+    if not symmetric:
+        planes["weight_zero_point"] = np.ascontiguousarray(pack_along_last(zeros.T, bits).T)
+    return planes
+
+
+# --------------------------------------------------------------------------------- random models
+
+def linear_shapes(config):
+    heads, shared = config["num_attention_heads"], config.get("num_key_value_heads", config["num_attention_heads"])
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    width = config.get("head_dim") or hidden // heads
+    return {
+        "self_attn.q_proj": (heads * width, hidden),
+        "self_attn.k_proj": (shared * width, hidden),
+        "self_attn.v_proj": (shared * width, hidden),
+        "self_attn.o_proj": (hidden, heads * width),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+
+
+def has_bias(config, name):
+    if name.startswith("mlp."):
+        return config.get("mlp_bias", False)
+    if config["model_type"] == "qwen2":
+        return name != "self_attn.o_proj"
+    return config.get("attention_bias", False)
+
+
+def random_model(config, seed, dtype, quantized=None):
+    """Tensors as stored, and the float64 values they stand for."""
+    random = np.random.default_rng(seed)
+    stored, exact = {}, {}
+
+    def add(name, values):
+        stored[name] = BF16(values) if dtype == "bfloat16" else values.astype(dtype)
+        rounded = stored[name].floats() if dtype == "bfloat16" else stored[name]
+        exact[name] = rounded.astype(np.float64)
+
+    def add_linear(name, shape):
+        if not quantized or quantized["skip"] in name:
+            add(name + ".weight", random.normal(0, 1.6 / np.sqrt(shape[1]), shape))
+            return
+        bits, symmetric = quantized["bits"], quantized["symmetric"]
+        codes, scales, zeros, exact[name + ".weight"] = random_codes(random, shape, quantized["group"], bits, symmetric)
+        if quantized["method"] == "awq":
+            planes = gemm_planes(codes, scales, zeros)
+        else:
+            planes = compressed_planes(codes, scales, zeros, bits, symmetric)
+        stored.update({f"{name}.{plane}": value for plane, value in planes.items()})
+
+    hidden, width = config["hidden_size"], config.get("head_dim")
+    add("model.embed_tokens.weight", random.normal(0, 1, (VOCABULARY, hidden)))
+    add("model.norm.weight", random.uniform(0.5, 1.5, hidden))
+    if not config.get("tie_word_embeddings"):
+        add("lm_head.weight", random.normal(0, 2 / np.sqrt(hidden), (VOCABULARY, hidden)))
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        add(prefix + "input_layernorm.weight", random.uniform(0.5, 1.5, hidden))
+        add(prefix + "post_attention_layernorm.weight", random.uniform(0.5, 1.5, hidden))
+        if config["model_type"] == "qwen3":
+            add(prefix + "self_attn.q_norm.weight", random.uniform(0.5, 1.5, width))
+            add(prefix + "self_attn.k_norm.weight", random.uniform(0.5, 1.5, width))
+        for name, shape in linear_shapes(config).items():
+            add_linear(prefix + name, shape)
+            if has_bias(config, name):
+                add(prefix + name + ".bias", random.normal(0, 0.5, shape[0]))
+    return stored, exact
+
+
+CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+
+
+def model(kind, **keys):
+    config = {
+        "architectures": [CLASSES[kind] + "ForCausalLM"],
+        "model_type": kind,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "silu",
+    }
+    config.update(keys)
+    return config
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32}
+
+DENSE = [
+    ("llama, tied", "float16", model("llama", tie_word_embeddings=True)),
+    ("llama, llama3 rope, biases, odd heads", "bfloat16",
+     model("llama", rope_scaling=LLAMA3, rope_theta=500000.0, attention_bias=True, mlp_bias=True, head_dim=20)),
+    ("llama, linear rope, no sharing of keys", "float32",
+     model("llama", rope_scaling={"type": "linear", "factor": 3.0}, num_key_value_heads=4)),
+    ("llama, rope_parameters, three heads a key", "float32",
+     model("llama", rope_parameters=dict(LLAMA3, rope_theta=1000.0), num_attention_heads=6, head_dim=16)),
+    ("mistral, sliding window", "bfloat16", model("mistral", sliding_window=9, head_dim=32, rope_theta=1e6)),
+    ("mistral, no window", "float16", model("mistral", sliding_window=None)),
+    ("qwen2, tied", "bfloat16", model("qwen2", tie_word_embeddings=True, rms_norm_eps=1e-6)),
+    ("qwen2, windows in later layers", "float32",
+     model("qwen2", use_sliding_window=True, sliding_window=5, max_window_layers=1)),
+    ("qwen3", "bfloat16", model("qwen3", head_dim=24, rope_theta=1e6)),
+]
+
+AWQ = {"quant_method": "awq", "version": "gemm", "bits": 4, "group_size": 32, "zero_point": True}
+
+
+def compressed(bits, symmetric, strategy="group"):
+    weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy, "dynamic": False}
+    if strategy == "group":
+        weights["group_size"] = 32
+    return {"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"],
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None}}}
+
+
+QUANTIZED = [
+    ("gemm", model("llama", quantization_config=AWQ), 32, "lm_head"),
+    ("gemm, q, k, v of several kinds", model("qwen2", quantization_config=AWQ), 32, "v_proj"),
+    ("gemm, names of old", model("mistral", quantization_config={"quant_method": "awq", "w_bit": 4, "q_group_size": 32,
+                                                                 "version": "GEMM"}), 32, "lm_head"),
+    ("compressed-tensors, 4 bits", model("qwen2", quantization_config=compressed(4, False)), 32, "lm_head"),
+    ("compressed-tensors, 4 bits symmetric", model("llama", quantization_config=compressed(4, True)), 32, "lm_head"),
+    ("compressed-tensors, 2 bits", model("llama", quantization_config=compressed(2, False)), 32, "lm_head"),
+    ("compressed-tensors, 3 bits", model("llama", quantization_config=compressed(3, False)), 32, "lm_head"),
+    ("compressed-tensors, 8 bits", model("qwen3", head_dim=32, quantization_config=compressed(8, True)), 32, "lm_head"),
+    ("compressed-tensors, whole rows",
+     model("llama", intermediate_size=64, quantization_config=compressed(4, True, "channel")), 64, "lm_head"),
+]
+
+
+# ------------------------------------------------------------------------------------- comparing
+
+def run(program, directory, tokens, *options):
+    logits = os.path.join(os.path.dirname(tokens), "logits.npy")
+    command = [program, "evaluate", directory, "--tokens", tokens, "--logits", logits, "--json", *options]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(result.stderr.strip())
+    return np.load(logits), json.loads(result.stdout)
+
+
+def compare(program, directory, config, exact, tokens, path):
+    np.save(path, tokens)
+    expected = np.concatenate([forward(config, exact, row[:-1]) for row in tokens])
+    targets = tokens[:, 1:].reshape(-1)
+    likelihood = np.log(softmax(expected))[np.arange(len(targets)), targets]
+    worst = 0.0
+    for options in ([], ["--no-fuse"], ["--threads", "1"]):
+        logits, report = run(program, directory, path, *options)
+        error = np.abs(logits - expected).max(axis=-1) / np.abs(expected).max(axis=-1)
+        loss = abs(report["loss"] + likelihood.mean())
+        worst = max(worst, error.max(), loss)
+    return worst
+
+
+def check(name, work):
+    try:
+        worst = work()
+        ok = bool(worst <= TOLERANCE)
+        print(f"forward_numpy: {'ok' if ok else 'FAILED'}: {name}: relative error {worst:.1e}")
+    except RuntimeError as error:
+        ok = False
+        print(f"forward_numpy: FAILED: {name}: {error}")
+    return ok
+
+
+def check_random(program, name, config, seed, dtype, quantized=None):
+    stored, exact = random_model(config, seed, dtype, quantized)
+    tokens = np.random.default_rng(seed + 1000).integers(0, VOCABULARY, (WINDOWS, LENGTH)).astype(np.uint16)
+    with tempfile.TemporaryDirectory() as directory:
+        model_directory = os.path.join(directory, "model")
+        os.mkdir(model_directory)
+        write_safetensors(os.path.join(model_directory, "model.safetensors"), stored)
+        with open(os.path.join(model_directory, "config.json"), "w") as file:
+            json.dump(config, file)
+        path = os.path.join(directory, "tokens.npy")
+        return check(name, lambda: compare(program, model_directory, config, exact, tokens, path))
+
+
+def check_given(program, directory, tokens_path):
+    with open(os.path.join(directory, "config.json")) as file:
+        config = json.load(file)
+    weights = read_safetensors(os.path.join(directory, "model.safetensors"))
+    exact = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
+    tokens = np.load(tokens_path)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = os.path.join(scratch, "tokens.npy")
+        return check(directory, lambda: compare(program, directory, config, exact, tokens, path))
+
+
+def main():
+    program, given = sys.argv[1], sys.argv[2:]
+    results = []
+    for seed, (name, dtype, config) in enumerate(DENSE):
+        results.append(check_random(program, name, config, seed, dtype))
+    for seed, (name, config, group, skip) in enumerate(QUANTIZED):
+        quantization = config["quantization_config"]
+        weights = quantization.get("config_groups", {}).get("group_0", {}).get("weights", {})
+        quantized = {"method": quantization["quant_method"], "bits": weights.get("num_bits", 4), "group": group,
+                     "symmetric": weights.get("symmetric", False), "skip": skip}
+        results.append(check_random(program, name, config, 100 + seed, "float16", quantized))
+    for directory, tokens in zip(given[::2], given[1::2]):
+        results.append(check_given(program, directory, tokens))
+    print(f"forward_numpy: {sum(results)} passed, {len(results) - sum(results)} failed")
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
