@@ -95,8 +95,8 @@ static void print_layers(const json_t *layers)
     const json_t *item;
     int width = width_of(layers, "name");
     if (json_array_size(layers) == 0) return;
-    printf("\nQuantised layers:\n  %-*s  %-14s  %4s  %5s  %-9s  %11s  %30s\n", width, "name", "outputs x inputs", "bits", "group",
-           "zeros", "bits/weight", "scale: least, mean, most");
+    printf("\nQuantised layers:\n  %-*s  %-16s  %4s  %5s  %-9s  %11s  %s\n", width, "name", "outputs x inputs", "bits", "group",
+           "zeros", "bits/weight", "scales: least, mean, most");
     json_array_foreach(layers, index, item) {
         char shape[64];
         if (json_object_get(item, "unreadable")) {
@@ -130,10 +130,10 @@ static void print_totals(const json_t *totals)
            8 * (double)number_of(totals, "quantized_bytes") / (double)weights);
 }
 
-static void print_json_line(const char *label, const json_t *value)
+static void print_json_line(const char *label, int width, const json_t *value)
 {
-    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_PRESERVE_ORDER);
-    if (text) printf("%-12s %s\n", label, text);
+    char *text = json_dumps(value, JSON_ENCODE_ANY);
+    if (text) printf("%-*s %s\n", width, label, json_is_null(value) ? "none" : text);
     free(text);
 }
 
@@ -146,11 +146,9 @@ static void print_model(const json_t *facts)
         json_object_foreach((json_t *)architecture, key, value) {
             char label[32];
             snprintf(label, sizeof label, "  %s", key);
-            char *text = json_dumps(value, JSON_ENCODE_ANY);
-            if (text) printf("%-26s %s\n", label, text);
-            free(text);
+            print_json_line(label, 26, value);
         }
-        print_json_line("quantization", json_object_get(facts, "quantization_config"));
+        print_json_line("quantization", 12, json_object_get(facts, "quantization_config"));
     }
     if (json_object_get(facts, "tokenizer"))
         printf("tokenizer    %s\n", *text_of(facts, "tokenizer") ? text_of(facts, "tokenizer") : "none");

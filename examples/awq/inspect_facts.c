@@ -211,7 +211,7 @@ static bool add_checkpoint(awq_context *context, const awq_checkpoint *checkpoin
 static bool open_checkpoint(awq_context *context, const char *path, awq_checkpoint **checkpoint)
 {
     awq_status status = awq_checkpoint_open(context, path, checkpoint);
-    return status == AWQ_OK || cli_library_error(status, "%s", path);
+    return status == AWQ_OK || cli_error("%s", awq_last_error());
 }
 
 static bool add_file(awq_context *context, const char *path, json_t *facts)
@@ -362,7 +362,7 @@ static bool add_archive(awq_context *context, const char *path, json_t *facts)
 {
     awq_archive *archive;
     awq_status status = awq_archive_open(context, path, &archive);
-    if (status != AWQ_OK) return cli_library_error(status, "%s", path);
+    if (status != AWQ_OK) return cli_error("%s", awq_last_error());
     json_t *list = json_array();
     json_object_set_new(facts, "kind", json_string("calibration archive"));
     json_object_set_new(facts, "provenance", json_string(awq_archive_provenance(archive)));
