@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compare the logits of `awq evaluate` with a forward pass written in NumPy, in double precision.
 
-    forward_numpy.py AWQ_PROGRAM [MODEL TOKENS.npy]...
+    forward_numpy.py AWQ_PROGRAM [MODEL...]
 
 Makes small random models of every architecture, rotary scaling, dtype and quantised format that the program reads, and
-compares every logit, relative to the largest of its row.  Models given as arguments (Llama, dense) are compared as
-well.  Exits with 77 where NumPy is missing.
+compares every logit, relative to the largest of its row; then the perplexity and the divergence of two of them over
+overlapping windows.  Models given as arguments (Llama, dense) are compared as well, on random tokens.  Exits with 77
+where NumPy is missing.
 """
 import json
 import os
@@ -372,25 +373,69 @@ def check(name, work):
     return ok
 
 
+def write_model(directory, config, stored):
+    os.mkdir(directory)
+    write_safetensors(os.path.join(directory, "model.safetensors"), stored)
+    with open(os.path.join(directory, "config.json"), "w") as file:
+        json.dump(config, file)
+
+
 def check_random(program, name, config, seed, dtype, quantized=None):
     stored, exact = random_model(config, seed, dtype, quantized)
     tokens = np.random.default_rng(seed + 1000).integers(0, VOCABULARY, (WINDOWS, LENGTH)).astype(np.uint16)
     with tempfile.TemporaryDirectory() as directory:
         model_directory = os.path.join(directory, "model")
-        os.mkdir(model_directory)
-        write_safetensors(os.path.join(model_directory, "model.safetensors"), stored)
-        with open(os.path.join(model_directory, "config.json"), "w") as file:
-            json.dump(config, file)
+        write_model(model_directory, config, stored)
         path = os.path.join(directory, "tokens.npy")
         return check(name, lambda: compare(program, model_directory, config, exact, tokens, path))
 
 
-def check_given(program, directory, tokens_path):
+def log_softmax(x):
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def check_windows(program, context, stride):
+    """Every token after the first is predicted once, in the first window that reaches it."""
+    configs = [DENSE[0][2], DENSE[-1][2]]
+    models = [random_model(config, 50 + i, "float16") for i, config in enumerate(configs)]
+    tokens = np.random.default_rng(7).integers(0, VOCABULARY, 150)
+    loss = divergence = agreed = 0.0
+    done = 0
+    for begin in range(0, len(tokens) - 1, stride):
+        fed = tokens[begin:min(begin + context, len(tokens) - 1)]
+        p, q = (log_softmax(forward(config, exact, fed)) for config, (_, exact) in zip(configs[::-1], models[::-1]))
+        for position in range(max(done - begin, 0), len(fed)):
+            loss -= q[position, tokens[begin + position + 1]]
+            divergence += (np.exp(p[position]) * (p[position] - q[position])).sum()
+            agreed += p[position].argmax() == q[position].argmax()
+        done = begin + len(fed)
+        if done == len(tokens) - 1:
+            break
+    expected = {"loss": loss / done, "kl_divergence": divergence / done, "top1_agreement": agreed / done,
+                "tokens": done}
+
+    def work():
+        with tempfile.TemporaryDirectory() as scratch:
+            directories = [os.path.join(scratch, name) for name in ("model", "reference")]
+            for directory, config, (stored, _) in zip(directories, configs, models):
+                write_model(directory, config, stored)
+            path = os.path.join(scratch, "tokens.npy")
+            np.save(path, tokens)
+            _, report = run(program, directories[0], path, "--against", directories[1], "--context", str(context),
+                            "--stride", str(stride))
+        return max(abs(report[key] - value) / max(value, 1e-9) for key, value in expected.items())
+
+    return check(f"windows of {context}, one every {stride}", work)
+
+
+def check_given(program, directory):
     with open(os.path.join(directory, "config.json")) as file:
         config = json.load(file)
     weights = read_safetensors(os.path.join(directory, "model.safetensors"))
     exact = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
-    tokens = np.load(tokens_path)
+    length = min(config["max_position_embeddings"], 256) + 1
+    tokens = np.random.default_rng(0).integers(0, config["vocab_size"], (2, length))
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "tokens.npy")
         return check(directory, lambda: compare(program, directory, config, exact, tokens, path))
@@ -407,8 +452,10 @@ def main():
         quantized = {"method": quantization["quant_method"], "bits": weights.get("num_bits", 4), "group": group,
                      "symmetric": weights.get("symmetric", False), "skip": skip}
         results.append(check_random(program, name, config, 100 + seed, "float16", quantized))
-    for directory, tokens in zip(given[::2], given[1::2]):
-        results.append(check_given(program, directory, tokens))
+    for context, stride in ((40, 16), (64, 64), (50, 1), (128, 100)):
+        results.append(check_windows(program, context, stride))
+    for directory in given:
+        results.append(check_given(program, directory))
     print(f"forward_numpy: {sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1
 
