@@ -69,7 +69,7 @@ static bool parse_npy_header(const char *path, const char *header, struct id_lay
     long long dimensions[2] = {1, 1};
     int count = 0;
     if (!type || !order || !shape || shape[0] != '(') return cli_error("%s: its .npy header is damaged", path);
-    if (type[0] != '\'' || !strchr("<|", type[1]) || !strchr("ui", type[2]) || !strchr("248", type[3]) || type[4] != '\'')
+    if (strlen(type) < 5 || type[0] != '\'' || !strchr("<|", type[1]) || !strchr("ui", type[2]) || !strchr("248", type[3]) || type[4] != '\'')
         return cli_error("%s: token ids are little-endian integers of 16, 32 or 64 bits, not %.12s", path, type);
     layout->is_signed = type[2] == 'i';
     layout->size = (size_t)(type[3] - '0');
