@@ -67,7 +67,7 @@ $(BUILD)/examples/awq/%.o: examples/awq/%.cc | $(BUILD)/deps.ok
 	$(CXX) -std=c++17 -Iinclude -MMD -MP -Wall -Wextra $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 
 $(BUILD)/awq: $(APP_OBJECTS) $(BUILD)/libawq.so
-	$(CC) $(CFLAGS) $(LDFLAGS) $(APP_OBJECTS) -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN' $(APP_LIBS)
+	$(CC) $(CFLAGS) $(LDFLAGS) $(APP_OBJECTS) -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' $(APP_LIBS)
 
 $(BUILD)/examples/%: examples/%.c $(BUILD)/libawq.so
 	@mkdir -p $(@D)
