@@ -298,7 +298,8 @@ static bool read_compressed_tensors(const struct section *section, struct model_
     if (!json_is_object(groups) || json_object_size(groups) == 0) return wrong(section, "config_groups", "is missing");
     json_object_foreach((json_t *)groups, group_name, group) {
         struct section weights = {section->path, "", json_object_get(group, "weights")};
-        snprintf(weights.within, sizeof weights.within, "%sconfig_groups.%.30s.weights.", section->within, group_name);
+        snprintf(weights.within, sizeof weights.within, "%.24sconfig_groups.%.30s.weights.", section->within,
+                 group_name);
         if (!json_is_object(weights.object))
             return wrong(section, "config_groups", "has a group without weights: %.30s", group_name);
         if (json_is_object(json_object_get(group, "input_activations")))

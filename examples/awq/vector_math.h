@@ -8,8 +8,17 @@
 #include <stdint.h>
 #include <string.h>
 
+/* The thread sanitizer does not survive functions that are chosen before it has started. */
+#if defined(__SANITIZE_THREAD__)
+#define HAVE_CLONES 0
+#elif defined(__has_feature)
+#define HAVE_CLONES !__has_feature(thread_sanitizer)
+#else
+#define HAVE_CLONES 1
+#endif
+
 /* A function so marked is compiled for several processors and chosen among when the program starts. */
-#if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && defined(__linux__) && HAVE_CLONES
 #define VECTORIZED __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define VECTORIZED
