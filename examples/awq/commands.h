@@ -9,5 +9,6 @@ extern const struct cli_command evaluate_command;
 extern const struct cli_command generate_command;
 extern const struct cli_command inspect_command;
 extern const struct cli_command tokenize_command;
+extern const struct cli_command outliers_command;
 
 #endif

@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,33 @@
 #include "buffer.h"
 #include "cli.h"
 #include "quantize.h"
+
+/* ---- where it goes */
+
+/* Only what was a model, or is empty (but for . and ..), is replaced: a slip of the hand should not cost a home directory. */
+static bool may_replace(const char *out)
+{
+    char config[PATH_MAX];
+    struct stat info;
+    snprintf(config, sizeof config, "%s/config.json", out);
+    if (stat(config, &info) == 0) return true;
+    DIR *directory = opendir(out);
+    int entries = 0;
+    while (directory && readdir(directory)) entries++;
+    if (directory) closedir(directory);
+    return entries == 2 || cli_error("%s: exists, and is no directory of a model: not replaced", out);
+}
+
+bool output_check(const char *model, const char *out, bool replace)
+{
+    char real_model[PATH_MAX], real_out[PATH_MAX];
+    struct stat info;
+    if (stat(out, &info) != 0) return true;
+    if (realpath(model, real_model) && realpath(out, real_out) && strcmp(real_model, real_out) == 0)
+        return cli_error("%s: is the model itself; give another directory as --out", out);
+    if (!replace) return cli_error("%s: exists already; --force replaces it", out);
+    return may_replace(out);
+}
 
 /* ---- files */
 
@@ -32,9 +60,9 @@ static bool stays_behind(const char *name)
     return name[0] == '.' || strcmp(name, "config.json") == 0;
 }
 
-static bool copy_file(awq_checkpoint_writer *writer, const char *directory, const char *name)
+bool output_copy_file(awq_checkpoint_writer *writer, const char *directory, const char *name)
 {
-    char path[4096];
+    char path[PATH_MAX];
     struct stat info;
     struct text_buffer bytes = {0};
     if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
@@ -58,7 +86,7 @@ bool output_copy_files(awq_checkpoint_writer *writer, const char *directory)
     int count = scandir(directory, &entries, NULL, alphasort);
     if (count < 0) return cli_error("%s: %s", directory, strerror(errno));
     for (int i = 0; i < count; i++) {
-        if (ok && !stays_behind(entries[i]->d_name)) ok = copy_file(writer, directory, entries[i]->d_name);
+        if (ok && !stays_behind(entries[i]->d_name)) ok = output_copy_file(writer, directory, entries[i]->d_name);
         free(entries[i]);
     }
     free(entries);

@@ -9,6 +9,7 @@
 
 static const struct cli_command *const commands[] = {
     &quantize_command, &evaluate_command, &generate_command, &inspect_command, &tokenize_command,
+    &outliers_command,
 };
 
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -21,7 +21,7 @@ struct options {
 };
 
 static const struct options defaults = {
-    .request = {.samples = 128, .length = 512, .settings = {.search_tokens = 2048}},
+    .request = {.samples = 128, .length = 512, .settings = {.search_tokens = 1024}},
     .method = METHOD_AWQ,
     .bits = 4,
     .group_size = 128,

@@ -96,20 +96,23 @@ int quantize_model(const struct quantize_request *request);
 
 /* ---- quantize_block.c */
 
-enum { BLOCK_COPIES = 2 + 2 * BLOCK_LINEARS };
+enum { BLOCK_COPIES = 32 };
 
-/* Tensors of a block that had to change, and so became copies: norms, weights and biases. */
+/* Memory of a block's tensors that had to change, and so became copies. */
 struct block_copies {
     void *memory[BLOCK_COPIES];
     size_t count;
 };
+
+/* Let *view be a contiguous, writable copy of what it shows, of another dtype perhaps. */
+bool block_copy(awq_context *context, struct block_copies *copies, int32_t dtype, awq_tensor *view);
+void block_copies_free(awq_context *context, struct block_copies *copies);
 
 /* Quantise the linears of one block that are not excluded.  Their places in 'weights' then hold quantised weights; what
  * scales were folded into points into 'copies', to be freed by the caller.  Calibration activations move on to the
  * next block. */
 bool block_quantize(struct quantize_job *job, struct block_weights *weights, struct block_copies *copies,
                     struct block_report *report);
-void block_copies_free(awq_context *context, struct block_copies *copies);
 
 /* ---- quantize_search.c */
 
@@ -144,7 +147,13 @@ uint64_t block_search_bytes(const struct model_config *config, const struct quan
 
 /* ---- hf_output.c */
 
-/* Copy what lies beside the weights of a model: tokenizer, generation config, chat template, .. */
+/* Whether a model may be written to 'out': it is new, or may be replaced, and not 'model' itself. */
+bool output_check(const char *model, const char *out, bool replace);
+
+/* A file of the model's directory.  One that is no regular file is left out. */
+bool output_copy_file(awq_checkpoint_writer *writer, const char *directory, const char *name);
+
+/* All files beside the weights and config.json: tokenizer, generation config, chat template, .. */
 bool output_copy_files(awq_checkpoint_writer *writer, const char *directory);
 
 /* config.json with its quantization_config.  'excluded' as in struct quantize_job. */

@@ -78,19 +78,18 @@ static bool check_block_finite(const struct block_weights *weights)
 
 /* ---- tensors that change */
 
-/* Let *view be a contiguous, writable copy of what it shows, of another dtype perhaps. */
-static bool make_copy(struct block_job *block, int32_t dtype, awq_tensor *view)
+bool block_copy(awq_context *context, struct block_copies *copies, int32_t dtype, awq_tensor *view)
 {
     awq_tensor copy;
     void *memory = NULL;
     uint64_t size = awq_dtype_size(dtype);
     for (int32_t i = 0; i < view->ndim; i++) size *= (uint64_t)view->shape[i];
-    awq_status status = awq_context_allocate(block->job->context, size, &memory);
-    if (status != AWQ_OK) return fail(block, status, "a copy of its weights");
-    block->copies->memory[block->copies->count++] = memory;
+    awq_status status = copies->count < BLOCK_COPIES ? awq_context_allocate(context, size, &memory) : AWQ_ERROR_OUT_OF_MEMORY;
+    if (status != AWQ_OK) return cli_library_error(status, "a copy of a tensor");
+    copies->memory[copies->count++] = memory;
     status = awq_tensor_init(&copy, memory, dtype, view->ndim, view->shape);
-    if (status == AWQ_OK) status = awq_tensor_copy(block->job->context, view, &copy, NULL);
-    if (status != AWQ_OK) return fail(block, status, "a copy of its weights");
+    if (status == AWQ_OK) status = awq_tensor_copy(context, view, &copy, NULL);
+    if (status != AWQ_OK) return cli_library_error(status, "a copy of a tensor");
     *view = copy;
     return true;
 }
@@ -138,7 +137,7 @@ static bool fold_into_norm(struct block_job *block, enum block_point point, cons
     awq_fold_options options;
     awq_struct_init(&options, sizeof options);
     options.profile = profile;
-    if (!make_copy(block, norm->dtype, norm)) return false;
+    if (!block_copy(block->job->context, block->copies, norm->dtype, norm)) return false;
     awq_status status = awq_fold_norm(block->job->context, scales, norm, NULL, &options);
     if (status != AWQ_OK) return fail(block, status, "folding scales into a norm");
     return profile != AWQ_PROFILE_EXACT || correct_scales(block, &before, norm, block->scales[point]);
@@ -155,8 +154,8 @@ static bool fold_into_linear(struct block_job *block, int producer, const awq_te
     options.profile = profile;
     options.tie_copies = copies;
     options.tie_width = width;
-    if (!make_copy(block, exact ? AWQ_F32 : weights->dense.dtype, &weights->dense)) return false;
-    if (weights->bias.data && !make_copy(block, weights->bias.dtype, &weights->bias)) return false;
+    if (!block_copy(block->job->context, block->copies, exact ? AWQ_F32 : weights->dense.dtype, &weights->dense)) return false;
+    if (weights->bias.data && !block_copy(block->job->context, block->copies, weights->bias.dtype, &weights->bias)) return false;
     awq_status status = awq_fold_linear(block->job->context, scales, &weights->dense,
                                         weights->bias.data ? &weights->bias : NULL, &options);
     return status == AWQ_OK || fail_linear(block, status, producer);
@@ -168,11 +167,11 @@ static bool scale_columns(struct block_job *block, int linear, const float *scal
     awq_tensor *stored = &block->weights->linear[linear].dense;
     int32_t dtype = stored->dtype;
     int64_t rows = stored->shape[0], columns = stored->shape[1];
-    if (!make_copy(block, AWQ_F32, stored)) return false;
+    if (!block_copy(block->job->context, block->copies, AWQ_F32, stored)) return false;
     float *values = stored->data;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) values[i * columns + j] *= scales[j];
-    return make_copy(block, dtype, stored);
+    return block_copy(block->job->context, block->copies, dtype, stored);
 }
 
 static bool fold_point(struct block_job *block, enum block_point point)

@@ -1,41 +1,12 @@
 /* The way through a model: what is checked before the work begins, then block by block. */
-#include <dirent.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "quantize.h"
 
 enum { CHUNK_TOKENS = 2048 }; /* that run through a block at once, about */
 
-/* ---- where the result goes */
-
-/* Only what was a model, or is empty (but for . and ..), is replaced: a slip of the hand should not cost a home directory. */
-static bool may_replace(const char *out)
-{
-    char config[PATH_MAX];
-    struct stat info;
-    snprintf(config, sizeof config, "%s/config.json", out);
-    if (stat(config, &info) == 0) return true;
-    DIR *directory = opendir(out);
-    int entries = 0;
-    while (directory && readdir(directory)) entries++;
-    if (directory) closedir(directory);
-    return entries == 2 || cli_error("%s: exists, and is no directory of a model: not replaced", out);
-}
-
-static bool check_output(const struct quantize_request *request)
-{
-    char model[PATH_MAX], out[PATH_MAX];
-    struct stat info;
-    if (stat(request->out, &info) != 0) return true;
-    if (realpath(request->model, model) && realpath(request->out, out) && strcmp(model, out) == 0)
-        return cli_error("%s: is the model itself; give another directory as --out", request->out);
-    if (!request->replace) return cli_error("%s: exists already; --force replaces it", request->out);
-    return may_replace(request->out);
-}
+/* ---- the model */
 
 static bool create_writer(struct quantize_job *job)
 {
@@ -47,8 +18,6 @@ static bool create_writer(struct quantize_job *job)
     awq_status status = awq_checkpoint_writer_create(job->context, job->request->out, &options, &job->writer);
     return status == AWQ_OK || cli_library_error(status, "%s", job->request->out);
 }
-
-/* ---- the model */
 
 /* Whatever is missing or of a wrong shape should be known before hours of work. */
 static bool check_tensors(struct quantize_job *job)
@@ -235,7 +204,7 @@ static bool quantize(struct quantize_job *job)
     const struct quantize_request *request = job->request;
     double start = cli_seconds();
     if (!context_open(request->threads, request->memory_limit, &job->context)) return false;
-    if (!check_output(request) || !open_model(job) || !create_writer(job)) return false;
+    if (!output_check(request->model, request->out, request->replace) || !open_model(job) || !create_writer(job)) return false;
     if (job->settings->search && !read_windows(job)) return false;
     if (!check_memory(job) || !try_layout(job)) return false;
     if (!request->json && !request->quiet) report_plan(job);
