@@ -41,10 +41,10 @@ static void explain_cpu(const awq_kernel_request *request, reason reasons[KERNEL
     snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons, "gemm unpacks weights block by block as it goes");
 }
 
-static void append(char *text, size_t capacity, int32_t kernel, const char *verdict, const char *reason)
+static void append(char *text, size_t capacity, int32_t kernel, const char *verdict, const char *why)
 {
     size_t length = strlen(text);
-    snprintf(text + length, capacity - length, "%s: %s: %s\n", names[kernel], verdict, reason);
+    snprintf(text + length, capacity - length, "%s: %s: %s\n", names[kernel], verdict, why);
 }
 
 /* Zero means the default, as the header says; what remains must make sense. */
