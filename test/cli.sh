@@ -27,7 +27,7 @@ expect 2 "Commands:"
 expect 0 "Commands:" --help
 expect 0 "awq $(sed -n 's/^#define AWQ_VERSION_[A-Z]* //p' include/awq.h | paste -sd.)" --version
 expect 2 "there is no command 'quantise'" quantise
-for command in quantize evaluate generate inspect tokenize; do
+for command in $("$awq" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
     expect 0 "Usage: awq $command " "$command" --help
     expect 2 "Try 'awq $command --help'" "$command" --nonsense
     expect 2 "is missing" "$command"

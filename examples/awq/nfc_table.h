@@ -1,5 +1,6 @@
 /* Canonical decompositions, compositions and combining classes of Unicode 18.0.0.
- * Written by nfc_table.py; do not edit. */
+ * Written by nfc_table.py from the Unicode Character Database, (c) Unicode, Inc., under the Unicode License v3;
+ * do not edit. */
 
 /* Character, and what it decomposes to in one step. */
 static const struct decomposition decompositions[] = {

@@ -47,7 +47,8 @@ def main():
     pairs = [(first, second, index) for index, (code, first, second) in enumerate(table)
              if second and database.normalize("NFC", chr(first) + chr(second)) == chr(code)]
     print("/* Canonical decompositions, compositions and combining classes of Unicode %s." % database.unidata_version)
-    print(" * Written by nfc_table.py; do not edit. */\n")
+    print(" * Written by nfc_table.py from the Unicode Character Database, (c) Unicode, Inc., under the Unicode License v3;")
+    print(" * do not edit. */\n")
     print("/* Character, and what it decomposes to in one step. */")
     print("static const struct decomposition decompositions[] = {")
     print_rows([["0x%X" % number for number in row] for row in table], 5)
