@@ -15,6 +15,9 @@ say() { printf '\n%s\n' "$*"; }
 # The value of key $2 in the JSON file $1; files are written one key a line.
 value() { sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" "$1" | head -n 1; }
 
+# The size of a checkpoint's tensors, in millions of bytes.
+megabytes() { awk "BEGIN { printf \"%.1f\", $(wc -c <"$1/model.safetensors") / 1e6 }"; }
+
 say "Sampling text from the model: some to calibrate with, some to evaluate on (with a page of prose)."
 "$awq" generate "$model" --documents 40 --temperature 1 --seed 1 --output "$out/calibration.txt"
 "$awq" generate "$model" --documents 24 --temperature 1 --seed 2 --output "$out/held-out.txt"
@@ -32,7 +35,7 @@ row='%-17s %-9s %4s %5s %8s %10s %8s %7s %9s %7s %8s\n'
         name=$(basename "$source")
         "$awq" evaluate "$source" --text "$out/held-out.txt" --json >"$out/$name.json"
         printf "$row" "$name" fp16 16 - 16.00 "$(printf %.3f "$(value "$out/$name.json" perplexity)")" - - \
-            "$(du -m "$source/model.safetensors" | cut -f1)" - -
+            "$(megabytes "$source")" - -
         for bits in 4 3; do
             for method in rtn awq awq+clip; do
                 target=$out/$name-$method-int$bits
@@ -49,18 +52,18 @@ row='%-17s %-9s %4s %5s %8s %10s %8s %7s %9s %7s %8s\n'
                 printf "$row" "$name" "$method" "$bits" 128 \
                     "$(printf %.2f "$(value "$eval" quantized_bits_per_weight)")" \
                     "$(printf %.3f "$(value "$eval" perplexity)")" "$(printf %.4f "$(value "$eval" kl_divergence)")" \
-                    "$(printf %.4f "$(value "$eval" top1_agreement)")" "$(du -m "$target/model.safetensors" | cut -f1)" \
-                    "$(printf %.1f "$(value "$target.json" seconds)")" "$(value "$target.json" peak_megabytes)"
+                    "$(printf %.4f "$(value "$eval" top1_agreement)")" "$(megabytes "$target")" \
+                    "$(printf %.1f "$(value "$target.json" seconds)")" $(($(value "$target.json" peak_memory_bytes) / 1000000))
             done
         done
     done
 }
 
 say "The same prompt, continued by FP16 and by INT4 (AWQ + clip):"
-prompt="The kernel"
+prompt="This function returns"
 for which in "$model" "$out/docs-6m-awq+clip-int4"; do
     printf '\n[%s]\n' "$(basename "$which")"
-    "$awq" generate "$which" --prompt "$prompt" --tokens 48
+    "$awq" generate "$which" --prompt "$prompt" --tokens 60 --temperature 0.6 --seed 1
 done
 
 cat <<END
