@@ -21,24 +21,27 @@ struct options {
 static const struct options defaults = {.bits = 4, .group = 128, .method = 1, .name = "plain", .limit = 3 << 20};
 
 static const struct cli_option table[] = {
-    {.type = CLI_ARGUMENT, .name = "MODEL", .offset = offsetof(struct options, model), .help = "The model."},
-    {.type = CLI_OPTIONAL, .name = "SECOND", .offset = offsetof(struct options, second), .help = "Another."},
-    {.type = CLI_STRING, .name = "out", .offset = offsetof(struct options, out), .letter = 'o', .argument = "DIR",
+    {CLI_ARGUMENT, "MODEL", offsetof(struct options, model), .help = "The model."},
+    {CLI_OPTIONAL, "SECOND", offsetof(struct options, second), .help = "Another."},
+    {CLI_STRING, "out", offsetof(struct options, out), 'o', "DIR",
      .help = "Where to write."},
-    {.type = CLI_HEADING, .name = "Numbers"},
-    {.type = CLI_INT, .name = "bits", .offset = offsetof(struct options, bits), .argument = "N", .help = "Bits.",
-     .minimum = 2, .maximum = 8},
-    {.type = CLI_INT64, .name = "group-size", .offset = offsetof(struct options, group), .argument = "N", .help = "Group."},
-    {.type = CLI_DOUBLE, .name = "factor", .offset = offsetof(struct options, factor), .argument = "X", .help = "Factor.",
-     .minimum = 0, .maximum = 1},
-    {.type = CLI_SIZE, .name = "memory-limit", .offset = offsetof(struct options, limit), .argument = "SIZE",
-     .help = "A help text that is so long that it has to be wrapped, because a terminal of eighty columns, or of a hundred, "
-             "does not hold it in one line."},
-    {.type = CLI_CHOICE, .name = "method", .offset = offsetof(struct options, method), .argument = "rtn|awq", .help = "How."},
-    {.type = CLI_STRING, .name = "name", .offset = offsetof(struct options, name), .argument = "TEXT", .help = "Name."},
-    {.type = CLI_LIST, .name = "exclude", .offset = offsetof(struct options, exclude), .argument = "REGEX",
+    {CLI_HEADING, .name = "Numbers"},
+    {CLI_INT, "bits", offsetof(struct options, bits), .argument = "N",
+     .help = "Bits.", .minimum = 2, .maximum = 8},
+    {CLI_INT64, "group-size", offsetof(struct options, group), .argument = "N",
+     .help = "Group."},
+    {CLI_DOUBLE, "factor", offsetof(struct options, factor), .argument = "X",
+     .help = "Factor.", .minimum = 0, .maximum = 1},
+    {CLI_SIZE, "memory-limit", offsetof(struct options, limit), .argument = "SIZE",
+     .help = "A help text that is so long that it has to be wrapped, because a terminal of eighty columns, or of a "
+             "hundred, does not hold it in one line."},
+    {CLI_CHOICE, "method", offsetof(struct options, method), .argument = "rtn|awq",
+     .help = "How."},
+    {CLI_STRING, "name", offsetof(struct options, name), .argument = "TEXT",
+     .help = "Name."},
+    {CLI_LIST, "exclude", offsetof(struct options, exclude), .argument = "REGEX",
      .help = "Skip these."},
-    {.type = CLI_FLAG, .name = "json", .offset = offsetof(struct options, json), .letter = 'j', .help = "Print JSON."},
+    {CLI_FLAG, "json", offsetof(struct options, json), 'j', .help = "Print JSON."},
     {.type = CLI_END},
 };
 
@@ -79,9 +82,10 @@ static void values_arrive(void **state)
     assert_string_equal(options.name, "plain");
     assert_false(options.json);
 
-    assert_true(parse(&options, &code, WORDS("--bits", "3", "m", "--group-size=-1", "-o", "dir", "--factor", "0.25", "-j", "n",
-                                             "--memory-limit", "1.5G", "--method", "rtn", "--exclude", "a", "--exclude=b",
-                                             "--name=--odd")));
+    assert_true(
+        parse(&options, &code,
+              WORDS("--bits", "3", "m", "--group-size=-1", "-o", "dir", "--factor", "0.25", "-j", "n", "--memory-limit",
+                    "1.5G", "--method", "rtn", "--exclude", "a", "--exclude=b", "--name=--odd")));
     assert_string_equal(options.second, "n");
     assert_string_equal(options.out, "dir");
     assert_int_equal(options.bits, 3);
@@ -159,7 +163,8 @@ static void sizes_parse(void **state)
     static const struct {
         char *text;
         uint64_t size;
-    } cases[] = {{"0", 0}, {"17", 17}, {"2K", 2048}, {"2k", 2048}, {"3MiB", 3 << 20}, {"3MB", 3 << 20}, {".5G", 1 << 29}, {"1T", 1ull << 40}};
+    } cases[] = {{"0", 0},          {"17", 17},       {"2K", 2048},     {"2k", 2048},
+                 {"3MiB", 3 << 20}, {"3MB", 3 << 20}, {".5G", 1 << 29}, {"1T", 1ull << 40}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct options options;
         int code;
@@ -261,13 +266,14 @@ static void open_terminal(void)
 static const char *close_terminal(void)
 {
     static char text[4096];
+    size_t length = 0;
     fflush(stderr);
-    fcntl(terminal, F_SETFL, O_NONBLOCK);
-    ssize_t length = read(terminal, text, sizeof text - 1);
     dup2(real_stderr, STDERR_FILENO);
     close(real_stderr);
+    /* With the other side closed, reading ends after what was written. */
+    for (ssize_t count; (count = read(terminal, text + length, sizeof text - 1 - length)) > 0;) length += (size_t)count;
     close(terminal);
-    text[length > 0 ? length : 0] = 0;
+    text[length] = 0;
     return text;
 }
 

@@ -50,7 +50,7 @@ static void an_archive_lists_its_calibrations(void **state)
     awq_calibration_destroy(calibration);
     awq_calibration_destroy(empty);
 
-    json_t *facts = inspect_path(context, app_path("archive"), true);
+    json_t *facts = inspect_path(context, app_path("archive"));
     assert_non_null(facts);
     check_text(facts, "kind", "calibration archive");
     check_text(facts, "provenance", "a test");
@@ -95,7 +95,7 @@ static void layers_are_read_from_their_tensors(void **state)
                       "\"x.scales\":{\"dtype\":\"F16\",\"shape\":[2,8],\"data_offsets\":[72,104]},"
                       "\"y.weight\":{\"dtype\":\"F16\",\"shape\":[4],\"data_offsets\":[104,112]}}     ",
                       112);
-    json_t *facts = inspect_path(context, app_path("gemm.safetensors"), true);
+    json_t *facts = inspect_path(context, app_path("gemm.safetensors"));
     assert_non_null(facts);
     check_text(facts, "kind", "safetensors file");
     const json_t *layer = only_layer(facts), *totals = json_object_get(facts, "totals");
@@ -125,11 +125,12 @@ static void layers_that_do_not_fit_are_shown(void **state)
         {"{\"x.weight_packed\":{\"dtype\":\"I32\",\"shape\":[4,3],\"data_offsets\":[0,48]},"
          "\"x.weight_shape\":{\"dtype\":\"I64\",\"shape\":[2],\"data_offsets\":[48,64]}} ",
          64, "fit no number of bits"},
-        {"{\"x.weight_packed\":{\"dtype\":\"I32\",\"shape\":[12],\"data_offsets\":[0,48]}}   ", 48, "fit no number of bits"},
+        {"{\"x.weight_packed\":{\"dtype\":\"I32\",\"shape\":[12],\"data_offsets\":[0,48]}}   ", 48,
+         "fit no number of bits"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_safetensors("odd.safetensors", cases[i].header, cases[i].size);
-        json_t *facts = inspect_path(context, app_path("odd.safetensors"), true);
+        json_t *facts = inspect_path(context, app_path("odd.safetensors"));
         assert_non_null(facts);
         assert_contains(json_string_value(json_object_get(only_layer(facts), "unreadable")), cases[i].reason);
         json_decref(facts);
@@ -139,7 +140,7 @@ static void layers_that_do_not_fit_are_shown(void **state)
 static void check_refused(const char *part)
 {
     app_capture();
-    json_t *facts = inspect_path(context, app_path("file"), true);
+    json_t *facts = inspect_path(context, app_path("file"));
     assert_contains(app_release(), part);
     assert_null(facts);
 }

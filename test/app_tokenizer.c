@@ -1,9 +1,10 @@
-/* Tokenizers of the host application: vocabularies as published models have them, against ids of other implementations;
- * damaged and hostile files; bytes that are no UTF-8.
+/* Tokenizers of the host application: vocabularies as published models have them, against ids of other
+ * implementations; damaged and hostile files; bytes that are no UTF-8.
  *
- *   app_tokenizer --records DIRECTORY   serves test/interop/tokenizer.py: reads records of kind (u32), size (u32) and bytes
- *                                       from stdin and answers each with size (u32) and bytes: the ids (i32) of a text
- *                                       (kind 0), or the text of ids (kind 1). */
+ *   app_tokenizer --records DIRECTORY
+ *
+ * serves test/interop/tokenizer.py: reads records of kind (u32), size (u32) and bytes from stdin and answers each with
+ * size (u32) and bytes: the ids (i32) of a text (kind 0), or the text of ids (kind 1). */
 #include "app.h"
 #include "tokenizer.h"
 #include "tokenizer_json.h"
@@ -80,7 +81,8 @@ static void sentencepiece_model(void **state)
 {
     (void)state;
     static const char text[] = "Hello   w\xC3\xB6rld \xF0\x9F\x99\x82\nx";
-    static const int32_t wanted[] = {1, 616, 335, 308, 260, 289, 199, 186, 4010, 1098, 4002, 244, 163, 157, 134, 3, 4035};
+    static const int32_t wanted[] = {1,    616,  335, 308, 260, 289, 199, 186, 4010,
+                                     1098, 4002, 244, 163, 157, 134, 3,   4035};
     struct tokenizer *tokenizer;
     struct id_buffer ids = {0};
     assert_true(tokenizer_open(MODEL, &tokenizer));
@@ -144,7 +146,8 @@ static void odd_ids_decode(void **state)
 
 /* A vocabulary of letters, bytes of which the model beside it has no say. */
 static const char small[] =
-    "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"<s>\": 3, \"</s>\": 4}, \"merges\": [\"a b\"]},"
+    "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"<s>\": 3, \"</s>\": 4}, \"merges\": "
+    "[\"a b\"]},"
     " \"added_tokens\": [{\"id\": 3, \"content\": \"<s>\", \"special\": true}, {\"id\": 4, \"content\": \"</s>\","
     " \"special\": true}, {\"id\": 9, \"content\": \"<end>\", \"special\": true}], \"decoder\": {\"type\": \"Fuse\"}}";
 
@@ -173,7 +176,8 @@ static void special_tokens_come_from_the_files_beside(void **state)
     id_buffer_free(&ids);
     tokenizer_close(tokenizer);
 
-    app_write_text("tokenizer_config.json", "{\"add_bos_token\": true, \"add_eos_token\": true, \"eos_token\": \"<end>\"}");
+    app_write_text("tokenizer_config.json",
+                   "{\"add_bos_token\": true, \"add_eos_token\": true, \"eos_token\": \"<end>\"}");
     app_write_text("config.json", "{\"bos_token_id\": 3}");
     assert_true(tokenizer_open(app_directory, &tokenizer));
     assert_true(tokenizer_encode(tokenizer, "a", 1, true, &ids));
@@ -201,8 +205,10 @@ static void check_refused(const char *text, const char *part)
 static void check_component_refused(const char *component, const char *part)
 {
     char text[1024];
-    snprintf(text, sizeof text,
-             "{%s \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}, \"decoder\": {\"type\": \"Fuse\"}}", component);
+    snprintf(
+        text, sizeof text,
+        "{%s \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}, \"decoder\": {\"type\": \"Fuse\"}}",
+        component);
     check_refused(text, part);
 }
 
@@ -217,26 +223,35 @@ static void unknown_components_are_refused_by_name(void **state)
 {
     (void)state;
     check_component_refused("\"normalizer\": {\"type\": \"NFKC\"},", "NFKC");
-    check_component_refused("\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]},", "Lowercase");
+    check_component_refused("\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]},",
+                            "Lowercase");
     check_component_refused("\"normalizer\": {\"type\": \"Replace\", \"pattern\": 1, \"content\": \"\"},", "pattern");
     check_component_refused("\"normalizer\": {\"type\": \"Prepend\"},", "Prepend");
     check_component_refused("\"normalizer\": 5,", "type is missing");
     check_component_refused("\"pre_tokenizer\": {\"type\": \"Whitespace\"},", "Whitespace");
-    check_component_refused("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"ab\"},", "not one character");
+    check_component_refused("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"ab\"},",
+                            "not one character");
     check_component_refused("\"pre_tokenizer\": {\"type\": \"Metaspace\", \"prepend_scheme\": \"twice\"},", "twice");
-    check_component_refused("\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"a\"}, \"behavior\": \"Lost\"},", "Lost");
-    check_component_refused("\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"\"}, \"behavior\": \"Isolated\"},",
-                            "empty");
+    check_component_refused(
+        "\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"a\"}, \"behavior\": \"Lost\"},", "Lost");
+    check_component_refused(
+        "\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"String\": \"\"}, \"behavior\": \"Isolated\"},",
+        "empty");
     check_component_refused("\"post_processor\": {\"type\": \"BertProcessing\"},", "BertProcessing");
-    check_component_refused("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"x\"}}]},",
-                            "special token x");
+    check_component_refused(
+        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"x\"}}]},",
+        "special token x");
     check_component_refused("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": []},", "the text once");
-    check_component_refused("\"added_tokens\": [{\"id\": 1, \"content\": \"x\", \"single_word\": true}],", "single_word");
+    check_component_refused("\"added_tokens\": [{\"id\": 1, \"content\": \"x\", \"single_word\": true}],",
+                            "single_word");
     check_component_refused("\"added_tokens\": [{\"id\": -1, \"content\": \"x\"}],", "no id");
     check_component_refused("\"added_tokens\": [{\"id\": 99999999999, \"content\": \"x\"}],", "no id");
     check_component_refused("\"added_tokens\": [{\"id\": 1, \"content\": \"\"}],", "content");
-    check_refused("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}, \"decoder\": {\"type\": \"WordPiece\"}}", "WordPiece");
-    check_refused("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}, \"decoder\": {\"type\": \"Strip\", \"start\": 1}}",
+    check_refused(
+        "{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}, \"decoder\": {\"type\": \"WordPiece\"}}",
+        "WordPiece");
+    check_refused("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}, \"decoder\": {\"type\": \"Strip\", "
+                  "\"start\": 1}}",
                   "Strip");
     check_refused("{\"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": []}}", "decoder");
     check_refused("[]", "no model");
@@ -258,15 +273,18 @@ static void damaged_models_are_refused(void **state)
     check_model_refused("\"vocab\": {\"a\": 0}, \"merges\": [[\"a\", 1]]", "merges[0]");
     check_model_refused("\"vocab\": {\"a\": 0}, \"merges\": [], \"unk_token\": \"?\"", "unk_token");
     check_model_refused("\"vocab\": {\"a\": 0}, \"merges\": [], \"dropout\": 0.1", "dropout");
-    check_model_refused("\"vocab\": {\"a\": 0}, \"merges\": [], \"end_of_word_suffix\": \"</w>\"", "end_of_word_suffix");
-    check_model_refused("\"vocab\": {\"a\": 0}, \"merges\": [], \"continuing_subword_prefix\": \"##\"", "continuing_subword_prefix");
+    check_model_refused("\"vocab\": {\"a\": 0}, \"merges\": [], \"end_of_word_suffix\": \"</w>\"",
+                        "end_of_word_suffix");
+    check_model_refused("\"vocab\": {\"a\": 0}, \"merges\": [], \"continuing_subword_prefix\": \"##\"",
+                        "continuing_subword_prefix");
 }
 
 static void check_regex_refused(const char *expression, const char *part)
 {
     char component[512];
     snprintf(component, sizeof component,
-             "\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"%s\"}, \"behavior\": \"Isolated\"},", expression);
+             "\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"%s\"}, \"behavior\": \"Isolated\"},",
+             expression);
     check_component_refused(component, part);
 }
 
@@ -317,8 +335,8 @@ static void nesting_and_size_are_bounded(void **state)
     char *expression = malloc(20001);
     memset(expression, 'a', 20000);
     expression[20000] = 0;
-    json = json_pack("{s:{s:s,s:s,s:{s:s}}}", "pre_tokenizer", "type", "Split", "behavior", "Isolated", "pattern", "Regex",
-                     expression);
+    json = json_pack("{s:{s:s,s:s,s:{s:s}}}", "pre_tokenizer", "type", "Split", "behavior", "Isolated", "pattern",
+                     "Regex", expression);
     assert_null(tokenizer_json_create(json, reason));
     assert_contains(reason, "longer than");
     json_decref(json);
@@ -335,7 +353,8 @@ static void hostile_expressions_stop(void **state)
     memset(text, 'a', sizeof text);
     text[sizeof text - 1] = 'b';
     app_write_text("tokenizer.json",
-                   "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": []}, \"decoder\": {\"type\": \"Fuse\"}, \"pre_tokenizer\": {\"type\":"
+                   "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": []}, \"decoder\": {\"type\": \"Fuse\"}, "
+                   "\"pre_tokenizer\": {\"type\":"
                    " \"Split\", \"behavior\": \"Isolated\", \"pattern\": {\"Regex\": \"(?:(?:a|aa)+)+[cd]\"}}}");
     assert_true(tokenizer_open(app_directory, &tokenizer));
     app_capture();
@@ -355,9 +374,9 @@ static void long_words_merge(void **state)
     struct tokenizer *tokenizer;
     struct id_buffer ids = {0};
     memset(text, 'a', LENGTH);
-    app_write_text("tokenizer.json",
-                   "{\"model\": {\"vocab\": {\"a\": 0, \"aa\": 1, \"aaaa\": 2}, \"merges\": [\"a a\", \"aa aa\"]}, \"decoder\": {\"type\":"
-                   " \"Fuse\"}}");
+    app_write_text("tokenizer.json", "{\"model\": {\"vocab\": {\"a\": 0, \"aa\": 1, \"aaaa\": 2}, \"merges\": [\"a "
+                                     "a\", \"aa aa\"]}, \"decoder\": {\"type\":"
+                                     " \"Fuse\"}}");
     assert_true(tokenizer_open(app_directory, &tokenizer));
     assert_true(tokenizer_encode(tokenizer, text, LENGTH, false, &ids));
     assert_int_equal(ids.count, LENGTH / 4);

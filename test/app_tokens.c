@@ -95,7 +95,8 @@ static void damage_is_named(void **state)
     check_unreadable("a.npy", 0, "dimensions");
     write_npy("a.npy", 1, "{'descr': '<i4', 'fortran_order': False, 'shape': (7,), }", ids, sizeof ids);
     check_unreadable("a.npy", 0, "cut short: 1 x 7 ids should follow, 6 do");
-    write_npy("a.npy", 1, "{'descr': '<i4', 'fortran_order': False, 'shape': (4611686018427387904, 4611686018427387904), }", ids,
+    write_npy("a.npy", 1,
+              "{'descr': '<i4', 'fortran_order': False, 'shape': (4611686018427387904, 4611686018427387904), }", ids,
               sizeof ids);
     check_unreadable("a.npy", 0, "cut short");
     write_npy("a.npy", 1, "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }", ids, sizeof ids);

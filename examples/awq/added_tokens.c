@@ -73,11 +73,13 @@ static int compare_ids(const void *a, const void *b)
     return (left->id > right->id) - (left->id < right->id);
 }
 
-bool added_tokens_load(struct added_tokens *tokens, const json_t *json, const struct normalizer *normalizer, char *reason)
+bool added_tokens_load(struct added_tokens *tokens, const json_t *json, const struct normalizer *normalizer,
+                       char *reason)
 {
     size_t count = json_array_size(json);
     *tokens = (struct added_tokens){0};
-    if (count > MAX_ADDED_TOKENS) return refuse(reason, "added_tokens: %zu of them, more than %d", count, MAX_ADDED_TOKENS);
+    if (count > MAX_ADDED_TOKENS)
+        return refuse(reason, "added_tokens: %zu of them, more than %d", count, MAX_ADDED_TOKENS);
     tokens->items = calloc(count + 1, sizeof *tokens->items);
     tokens->by_id = calloc(count + 1, sizeof *tokens->by_id);
     if (!tokens->items || !tokens->by_id) {
@@ -126,7 +128,8 @@ const struct added_token *added_tokens_find(const struct added_tokens *tokens, i
     return NULL;
 }
 
-static const struct added_token *match(const struct added_tokens *tokens, bool normalized, const char *text, size_t length)
+static const struct added_token *match(const struct added_tokens *tokens, bool normalized, const char *text,
+                                       size_t length)
 {
     unsigned char byte = (unsigned char)text[0];
     for (size_t i = tokens->first[byte]; i < tokens->first[byte + 1]; i++) {
@@ -161,8 +164,8 @@ static size_t space_after(const char *text, size_t length, size_t at)
     return at;
 }
 
-bool added_tokens_cut(const struct added_tokens *tokens, bool normalized, const char *text, size_t length, bool at_start,
-                      struct segments *out)
+bool added_tokens_cut(const struct added_tokens *tokens, bool normalized, const char *text, size_t length,
+                      bool at_start, struct segments *out)
 {
     size_t copied = 0, at = 0;
     while (at < length) {
@@ -176,7 +179,8 @@ bool added_tokens_cut(const struct added_tokens *tokens, bool normalized, const 
         /* The search goes on behind the token, not behind the white space it takes. */
         at = end;
         if (token->right_strip) end = space_after(text, length, end);
-        if (begin > copied && !segments_append(out, text + copied, begin - copied, at_start && copied == 0)) return false;
+        if (begin > copied && !segments_append(out, text + copied, begin - copied, at_start && copied == 0))
+            return false;
         if (!segments_append_token(out, token->id)) return false;
         copied = end;
     }

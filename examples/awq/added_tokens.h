@@ -26,14 +26,15 @@ struct added_tokens {
 };
 
 /* NULL or null is an empty list.  False with a reason (reason.h) for what is not supported. */
-bool added_tokens_load(struct added_tokens *tokens, const json_t *json, const struct normalizer *normalizer, char *reason);
+bool added_tokens_load(struct added_tokens *tokens, const json_t *json, const struct normalizer *normalizer,
+                       char *reason);
 void added_tokens_free(struct added_tokens *tokens);
 
 /* NULL: not one of these. */
 const struct added_token *added_tokens_find(const struct added_tokens *tokens, int32_t id);
 
 /* Append text to 'out', cut at those tokens whose 'normalized' is as given. */
-bool added_tokens_cut(const struct added_tokens *tokens, bool normalized, const char *text, size_t length, bool at_start,
-                      struct segments *out);
+bool added_tokens_cut(const struct added_tokens *tokens, bool normalized, const char *text, size_t length,
+                      bool at_start, struct segments *out);
 
 #endif

@@ -24,7 +24,8 @@ void id_buffer_free(struct id_buffer *buffer);
 bool text_buffer_append(struct text_buffer *buffer, const char *bytes, size_t length);
 void text_buffer_free(struct text_buffer *buffer);
 
-/* Make room for 'count' elements in all of an array of elements of 'size' bytes, which may move; grows by half at least. */
+/* Make room for 'count' elements in all of an array of elements of 'size' bytes, which may move; grows by half at
+ * least. */
 bool buffer_reserve(void **array, size_t *capacity, size_t count, size_t size);
 
 /* Read a whole file of at most 'limit' bytes into an empty buffer. */

@@ -198,8 +198,8 @@ static void print_option(const struct cli_option *option, const void *defaults)
     if (option->type == CLI_ARGUMENT || option->type == CLI_OPTIONAL)
         length = snprintf(head, sizeof head, "  %s", option->name);
     else if (option->letter)
-        length = snprintf(head, sizeof head, "  -%c, --%s%s%s", option->letter, option->name, option->argument ? " " : "",
-                          option->argument ? option->argument : "");
+        length = snprintf(head, sizeof head, "  -%c, --%s%s%s", option->letter, option->name,
+                          option->argument ? " " : "", option->argument ? option->argument : "");
     else
         length = snprintf(head, sizeof head, "      --%s%s%s", option->name, option->argument ? " " : "",
                           option->argument ? option->argument : "");
@@ -292,7 +292,8 @@ static int unknown_option(const struct cli_command *command, const char *word)
     return cli_usage(command, "unknown option %s", name);
 }
 
-/* The option that 'word' ("--name", "--name=value", "-x", "-xvalue") names, and where a value in the same word begins. */
+/* The option that 'word' ("--name", "--name=value", "-x", "-xvalue") names, and where a value in the same word
+ * begins. */
 static const struct cli_option *find_option(const struct cli_command *command, const char *word, const char **value)
 {
     bool is_long = word[1] == '-';
@@ -381,12 +382,14 @@ static int bad_value(const struct cli_command *command, const struct cli_option 
     if (option->minimum == 0 && option->maximum == 0)
         return cli_usage(command, "--%s takes a %s, not '%s'", option->name, kind, text);
     if (isinf(option->maximum))
-        return cli_usage(command, "--%s takes a %s of at least %g, not '%s'", option->name, kind, option->minimum, text);
+        return cli_usage(command, "--%s takes a %s of at least %g, not '%s'", option->name, kind, option->minimum,
+                         text);
     return cli_usage(command, "--%s takes a %s from %.10g to %.10g, not '%s'", option->name, kind, option->minimum,
                      option->maximum, text);
 }
 
-static int store_value(const struct cli_command *command, const struct cli_option *option, const char *text, void *options)
+static int store_value(const struct cli_command *command, const struct cli_option *option, const char *text,
+                       void *options)
 {
     void *destination = (char *)options + option->offset;
     struct cli_list *list = destination;

@@ -7,11 +7,12 @@
  *     static const struct options defaults = {.bits = 4};
  *     static const struct cli_option table[] = {
  *         {CLI_ARGUMENT, "MODEL", offsetof(struct options, model), .help = "Directory of the model."},
- *         {CLI_HEADING, "Output"},
+ *         {CLI_HEADING, .name = "Output"},
  *         {CLI_STRING, "out", offsetof(struct options, out), 'o', "DIR", "Where to write."},
- *         {CLI_INT, "bits", offsetof(struct options, bits), .argument = "N", .help = "Bits.", .minimum = 2, .maximum = 8},
+ *         {CLI_INT, "bits", offsetof(struct options, bits), .argument = "N", .help = "Bits.", .minimum = 2,
+ *          .maximum = 8},
  *         {CLI_FLAG, "json", offsetof(struct options, json), .help = "Print JSON."},
- *         {CLI_END},
+ *         {.type = CLI_END},
  *     };
  *     static int run(const struct cli_command *command, const void *options);
  *     const struct cli_command quantize_command = {"quantize", "one line", "intro", "examples", table,
@@ -73,8 +74,8 @@ struct cli_command {
     int (*run)(const struct cli_command *command, const void *options); /* returns an exit code */
 };
 
-/* Parse argv[0..argc-1] (the words after the command's name) and run the command.  --help and -h print the help and give
- * EXIT_OK; a mistake prints what and where to look and gives EXIT_USAGE. */
+/* Parse argv[0..argc-1] (the words after the command's name) and run the command.  --help and -h print the help and
+ * give EXIT_OK; a mistake prints what and where to look and gives EXIT_USAGE. */
 int cli_run(const struct cli_command *command, int argc, char **argv);
 
 /* Only the parsing: true when 'options' (options_size bytes) is filled, false with *exit_code otherwise. */

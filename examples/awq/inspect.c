@@ -14,22 +14,20 @@ struct options {
     const char *path;
     uint64_t memory_limit;
     int threads;
-    bool summary, no_fuse, json;
+    bool summary, json;
 };
 
 static const struct options defaults;
 
 static const struct cli_option table[] = {
-    {.type = CLI_ARGUMENT, .name = "PATH", .offset = offsetof(struct options, path),
+    {CLI_ARGUMENT, "PATH", offsetof(struct options, path),
      .help = "Directory of a model, a .safetensors file, or a calibration archive."},
-    {.type = CLI_FLAG, .name = "summary", .offset = offsetof(struct options, summary),
+    {CLI_FLAG, "summary", offsetof(struct options, summary),
      .help = "Leave out the lists of tensors and quantised layers."},
-    {.type = CLI_FLAG, .name = "no-fuse", .offset = offsetof(struct options, no_fuse),
-     .help = "Say what is fused at run time when --no-fuse is given there: nothing."},
-    {.type = CLI_FLAG, .name = "json", .offset = offsetof(struct options, json), .help = "Print JSON, for programs."},
-    {.type = CLI_INT, .name = "threads", .offset = offsetof(struct options, threads), .argument = "N",
+    {CLI_FLAG, "json", offsetof(struct options, json), .help = "Print JSON, for programs."},
+    {CLI_INT, "threads", offsetof(struct options, threads), .argument = "N",
      .help = "Threads to use; all processors when not given.", .minimum = 0, .maximum = 1024},
-    {.type = CLI_SIZE, .name = "memory-limit", .offset = offsetof(struct options, memory_limit), .argument = "SIZE",
+    {CLI_SIZE, "memory-limit", offsetof(struct options, memory_limit), .argument = "SIZE",
      .help = "Fail rather than hold more memory than this, such as 2G."},
     {.type = CLI_END},
 };
@@ -95,8 +93,8 @@ static void print_layers(const json_t *layers)
     const json_t *item;
     int width = width_of(layers, "name");
     if (json_array_size(layers) == 0) return;
-    printf("\nQuantised layers:\n  %-*s  %-16s  %4s  %5s  %-9s  %11s  %s\n", width, "name", "outputs x inputs", "bits", "group",
-           "zeros", "bits/weight", "scales: least, mean, most");
+    printf("\nQuantised layers:\n  %-*s  %-16s  %4s  %5s  %-9s  %11s  %s\n", width, "name", "outputs x inputs", "bits",
+           "group", "zeros", "bits/weight", "scales: least, mean, most");
     json_array_foreach(layers, index, item) {
         char shape[64];
         if (json_object_get(item, "unreadable")) {
@@ -104,8 +102,8 @@ static void print_layers(const json_t *layers)
             continue;
         }
         snprintf(shape, sizeof shape, "%" PRId64 " x %" PRId64, number_of(item, "outputs"), number_of(item, "inputs"));
-        printf("  %-*s  %-16s  %4" PRId64 "  %5" PRId64 "  %-9s  %11.3f  %9.3g %9.3g %9.3g\n", width, text_of(item, "name"),
-               shape, number_of(item, "bits"), number_of(item, "group_size"),
+        printf("  %-*s  %-16s  %4" PRId64 "  %5" PRId64 "  %-9s  %11.3f  %9.3g %9.3g %9.3g\n", width,
+               text_of(item, "name"), shape, number_of(item, "bits"), number_of(item, "group_size"),
                json_is_true(json_object_get(item, "symmetric")) ? "symmetric" : "yes", real_of(item, "bits_per_weight"),
                real_of(item, "scale_min"), real_of(item, "scale_mean"), real_of(item, "scale_max"));
     }
@@ -162,13 +160,13 @@ static void print_calibrations(const json_t *facts)
     size_t index;
     const json_t *item, *list = json_object_get(facts, "calibrations");
     int width = width_of(list, "name");
-    printf("provenance   %s\n\nCalibrations:\n  %-*s  %9s  %10s  %8s  %-4s  %10s  %10s\n", text_of(facts, "provenance"), width,
-           "name", "channels", "rows", "samples", "gram", "mean |x|", "max |x|");
+    printf("provenance   %s\n\nCalibrations:\n  %-*s  %9s  %10s  %8s  %-4s  %10s  %10s\n", text_of(facts, "provenance"),
+           width, "name", "channels", "rows", "samples", "gram", "mean |x|", "max |x|");
     json_array_foreach(list, index, item)
-        printf("  %-*s  %9" PRId64 "  %10" PRId64 "  %8" PRId64 "  %-4s  %10.4g  %10.4g\n", width, text_of(item, "name"),
-               number_of(item, "channels"), number_of(item, "rows"), number_of(item, "sample_rows"),
-               json_is_true(json_object_get(item, "gram")) ? "yes" : "no", real_of(item, "mean_abs"),
-               real_of(item, "max_abs"));
+        printf("  %-*s  %9" PRId64 "  %10" PRId64 "  %8" PRId64 "  %-4s  %10.4g  %10.4g\n", width,
+               text_of(item, "name"), number_of(item, "channels"), number_of(item, "rows"),
+               number_of(item, "sample_rows"), json_is_true(json_object_get(item, "gram")) ? "yes" : "no",
+               real_of(item, "mean_abs"), real_of(item, "max_abs"));
 }
 
 static void print_facts(const struct options *options, const json_t *facts)
@@ -191,7 +189,7 @@ static int run(const struct cli_command *command, const void *user_options)
     const struct options *options = user_options;
     awq_context *context;
     if (!context_open(options->threads, options->memory_limit, &context)) return EXIT_FAILED;
-    json_t *facts = inspect_path(context, options->path, !options->no_fuse);
+    json_t *facts = inspect_path(context, options->path);
     awq_context_destroy(context);
     if (!facts) return EXIT_FAILED;
     if (options->summary) {

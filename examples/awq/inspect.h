@@ -8,6 +8,6 @@
 #include "awq.h"
 
 /* NULL when something cannot be read, which has been said. */
-json_t *inspect_path(awq_context *context, const char *path, bool fuse);
+json_t *inspect_path(awq_context *context, const char *path);
 
 #endif

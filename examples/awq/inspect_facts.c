@@ -27,8 +27,8 @@ static json_t *tensor_facts(const char *name, const awq_tensor *tensor)
 {
     json_t *shape = json_array();
     for (int32_t i = 0; i < tensor->ndim; i++) json_array_append_new(shape, json_integer(tensor->shape[i]));
-    return json_pack("{s:s, s:s, s:o, s:I}", "name", name, "dtype", awq_dtype_name(tensor->dtype), "shape", shape, "bytes",
-                     (json_int_t)tensor_bytes(tensor));
+    return json_pack("{s:s, s:s, s:o, s:I}", "name", name, "dtype", awq_dtype_name(tensor->dtype), "shape", shape,
+                     "bytes", (json_int_t)tensor_bytes(tensor));
 }
 
 /* -------------------------------------------------------------------------- quantised layers */
@@ -133,7 +133,8 @@ static bool add_weight(json_t *facts, const awq_weight *weight, uint64_t bytes)
 static bool layer_facts(awq_context *context, const awq_checkpoint *checkpoint, const char *name, json_t **facts)
 {
     static const char *const gemm[] = {"qweight", "qzeros", "scales", NULL};
-    static const char *const compressed[] = {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point", NULL};
+    static const char *const compressed[] = {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point",
+                                             NULL};
     const char *dot = strrchr(name, '.');
     bool is_gemm = dot && strcmp(dot, ".qweight") == 0;
     struct planes planes;
@@ -149,10 +150,12 @@ static bool layer_facts(awq_context *context, const awq_checkpoint *checkpoint, 
     if (!is_gemm && !guess_compressed(&planes, &options.bits, &layout)) layout = 0;
     if (!is_gemm && !has_plane(&planes, "weight_zero_point")) options.flags = AWQ_QUANTIZE_SYMMETRIC;
     *facts = json_pack("{s:o, s:I}", "name", json_stringn(name, length), "bytes", (json_int_t)planes.bytes);
-    awq_status status = layout ? awq_unpack(context, layout, planes.count, planes.names, planes.pointers, &options, &weight)
+    awq_status status = layout ? awq_unpack(context, layout, planes.count, planes.names, planes.pointers, &options,
+                                            &weight)
                                : AWQ_ERROR_UNSUPPORTED;
     if (status != AWQ_OK) {
-        json_object_set_new(*facts, "unreadable", json_string(layout ? awq_last_error() : "its shapes fit no number of bits"));
+        json_object_set_new(*facts, "unreadable",
+                            json_string(layout ? awq_last_error() : "its shapes fit no number of bits"));
         return true;
     }
     json_object_set_new(*facts, "layout", json_string(awq_layout_name(layout)));
@@ -174,9 +177,9 @@ static bool add_totals(json_t *facts, const json_t *tensors, const json_t *layer
         layer_weights += json_integer_value(json_object_get(item, "outputs")) *
                          json_integer_value(json_object_get(item, "inputs"));
     }
-    json_t *totals = json_pack("{s:I, s:I, s:I, s:I, s:I}", "tensors", (json_int_t)json_array_size(tensors), "bytes", bytes,
-                               "quantized_layers", (json_int_t)json_array_size(layers), "quantized_weights", layer_weights,
-                               "quantized_bytes", layer_bytes);
+    json_t *totals = json_pack("{s:I, s:I, s:I, s:I, s:I}", "tensors", (json_int_t)json_array_size(tensors), "bytes",
+                               bytes, "quantized_layers", (json_int_t)json_array_size(layers), "quantized_weights",
+                               layer_weights, "quantized_bytes", layer_bytes);
     return json_object_set_new(facts, "totals", totals) == 0 || cli_error("out of memory");
 }
 
@@ -255,8 +258,9 @@ static json_t *load_config(const char *directory)
 static void add_config(const json_t *config, json_t *facts)
 {
     static const char *const keys[] = {
-        "model_type", "architectures", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
-        "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "tie_word_embeddings", "torch_dtype"};
+        "model_type",        "architectures",           "num_hidden_layers",   "hidden_size",
+        "intermediate_size", "num_attention_heads",     "num_key_value_heads", "head_dim",
+        "vocab_size",        "max_position_embeddings", "tie_word_embeddings", "torch_dtype"};
     json_t *architecture = json_object();
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         json_t *value = json_object_get(config, keys[i]);
@@ -269,23 +273,24 @@ static void add_config(const json_t *config, json_t *facts)
 }
 
 /* In how many layers q, k, v and gate, up are one linear at run time. */
-static bool add_fused(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config, bool fuse,
+static bool add_fused(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
                       json_t *facts)
 {
     json_int_t qkv = 0, gate_up = 0;
     for (int64_t layer = 0; layer < config->layers; layer++) {
         struct block_weights weights;
         if (!block_weights_load(context, checkpoint, config, layer, &weights)) return false;
-        qkv += fuse && linear_weights_can_fuse(weights.linear + LINEAR_Q, 3);
-        gate_up += fuse && linear_weights_can_fuse(weights.linear + LINEAR_GATE, 2);
+        qkv += linear_weights_can_fuse(weights.linear + LINEAR_Q, 3);
+        gate_up += linear_weights_can_fuse(weights.linear + LINEAR_GATE, 2);
         block_weights_clear(&weights);
         block_weights_release(checkpoint, layer);
     }
-    json_t *fused = json_pack("{s:I, s:I, s:I}", "layers", (json_int_t)config->layers, "q_k_v", qkv, "gate_up", gate_up);
+    json_t *fused = json_pack("{s:I, s:I, s:I}", "layers", (json_int_t)config->layers, "q_k_v", qkv, "gate_up",
+                              gate_up);
     return json_object_set_new(facts, "fused", fused) == 0 || cli_error("out of memory");
 }
 
-static bool add_model(awq_context *context, const char *path, bool fuse, json_t *facts)
+static bool add_model(awq_context *context, const char *path, json_t *facts)
 {
     awq_checkpoint *checkpoint;
     struct model_config config;
@@ -305,7 +310,7 @@ static bool add_model(awq_context *context, const char *path, bool fuse, json_t 
         bool runs = model_config_load(path, &config);
         json_object_set_new(facts, "runs_here", json_boolean(runs));
         if (runs) {
-            done = add_fused(context, checkpoint, &config, fuse, facts);
+            done = add_fused(context, checkpoint, &config, facts);
             model_config_clear(&config);
         }
     }
@@ -348,8 +353,8 @@ static bool add_calibration(const awq_archive *archive, const char *name, json_t
     status = awq_calibration_get_info(calibration, &info);
     bool done = status == AWQ_OK || cli_library_error(status, "%s", name);
     if (done) {
-        json_t *facts = json_pack("{s:s, s:I, s:I, s:I, s:b}", "name", name, "channels", (json_int_t)info.channels, "rows",
-                                  (json_int_t)info.rows, "sample_rows", (json_int_t)info.sample_rows, "gram",
+        json_t *facts = json_pack("{s:s, s:I, s:I, s:I, s:b}", "name", name, "channels", (json_int_t)info.channels,
+                                  "rows", (json_int_t)info.rows, "sample_rows", (json_int_t)info.sample_rows, "gram",
                                   (info.flags & AWQ_CALIBRATION_GRAM) != 0);
         done = add_statistics(calibration, info.channels, facts);
         json_array_append_new(list, facts);
@@ -391,11 +396,11 @@ static bool recognise(const char *path, enum kind *kind)
     *kind = KIND_UNKNOWN;
     if (count == sizeof head && head[8] == '{') *kind = KIND_SAFETENSORS;
     if (memcmp(head, "\x89" "AWQC", 5) == 0) *kind = KIND_ARCHIVE;
-    return *kind != KIND_UNKNOWN || cli_error("%s: neither a model directory, a safetensors file nor a calibration archive",
-                                              path);
+    return *kind != KIND_UNKNOWN ||
+           cli_error("%s: neither a model directory, a safetensors file nor a calibration archive", path);
 }
 
-json_t *inspect_path(awq_context *context, const char *path, bool fuse)
+json_t *inspect_path(awq_context *context, const char *path)
 {
     enum kind kind;
     if (!recognise(path, &kind)) return NULL;
@@ -404,7 +409,7 @@ json_t *inspect_path(awq_context *context, const char *path, bool fuse)
         cli_error("%s: its name is not UTF-8, or memory gave out", path);
         return NULL;
     }
-    bool done = kind == KIND_DIRECTORY     ? add_model(context, path, fuse, facts)
+    bool done = kind == KIND_DIRECTORY     ? add_model(context, path, facts)
                 : kind == KIND_SAFETENSORS ? add_file(context, path, facts)
                                            : add_archive(context, path, facts);
     if (done) return facts;

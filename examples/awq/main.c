@@ -16,7 +16,8 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(void)
 {
-    puts("awq makes language models smaller by activation-aware weight quantisation (AWQ), to 4 bits a weight or fewer,\n"
+    puts("awq makes language models smaller by activation-aware weight quantisation (AWQ), to 4 bits a weight or "
+         "fewer,\n"
          "and measures what that costs in accuracy.\n"
          "\n"
          "Usage: awq COMMAND [ARGUMENTS] [OPTIONS]\n"

@@ -1,7 +1,7 @@
 /* Unicode Normalization Form C: decompose, order combining marks by their class, compose.
  *
- * No character below U+0300 combines with one before it, so the text falls into pieces that begin at such characters and are
- * normalised one by one; most are a single character. */
+ * No character below U+0300 combines with one before it, so the text falls into pieces that begin at such characters
+ * and are normalised one by one; most are a single character. */
 #include "nfc.h"
 
 #include <stdlib.h>
@@ -35,8 +35,8 @@ struct class_range {
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* A character of a piece: class << 56 | place << 24 | character, so that sorting by value orders by class, and else keeps
- * places. */
+/* A character of a piece: class << 56 | place << 24 | character, so that sorting by value orders by class, and else
+ * keeps places. */
 struct piece {
     uint64_t *items;
     size_t count, capacity;

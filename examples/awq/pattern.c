@@ -89,7 +89,8 @@ static bool translate_property(struct translation *translation, char letter)
     bool negated = *name == '^';
     if (negated) name++;
     int length = (int)(close - name);
-    if (length < 1 || length > 40) return refuse(translation->reason, "regular expression: \\%c{%.40s} is not known", letter, name);
+    if (length < 1 || length > 40)
+        return refuse(translation->reason, "regular expression: \\%c{%.40s} is not known", letter, name);
     if (length <= 2)
         snprintf(text, sizeof text, "\\%c{%s%.*s}", letter, negated ? "^" : "", length, name);
     else
@@ -102,7 +103,8 @@ static bool translate_escape(struct translation *translation)
 {
     static const char word[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
     char text[64], letter;
-    if (translation->at + 1 >= translation->end) return refuse(translation->reason, "regular expression: ends with a backslash");
+    if (translation->at + 1 >= translation->end)
+        return refuse(translation->reason, "regular expression: ends with a backslash");
     letter = translation->at[1];
     translation->at += 2;
     switch (letter) {
@@ -220,12 +222,14 @@ static bool translate_token(struct translation *translation)
         translation->in_class = true;
         if (!emit(translation, translation->at++, 1)) return false;
         if (starts_with(translation, "^") && !emit(translation, translation->at++, 1)) return false;
-        if (starts_with(translation, "]")) return refuse(translation->reason, "regular expression: a class begins with ']'");
+        if (starts_with(translation, "]"))
+            return refuse(translation->reason, "regular expression: a class begins with ']'");
         return true;
     case '+':
     case '?':
         if (after_interval)
-            return refuse(translation->reason, "regular expression: '%c' after a count is not supported", *translation->at);
+            return refuse(translation->reason, "regular expression: '%c' after a count is not supported",
+                          *translation->at);
         break;
     default:
         break;

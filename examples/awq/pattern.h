@@ -19,8 +19,8 @@ void pattern_destroy(struct pattern *pattern);
 
 enum pattern_result { PATTERN_FAILED = -1, PATTERN_NONE = 0, PATTERN_FOUND = 1 };
 
-/* The first match in text[from..length), which is valid UTF-8; matches may be empty.  PATTERN_FAILED, when the expression
- * takes more steps or memory than is allowed, has been reported. */
+/* The first match in text[from..length), which is valid UTF-8; matches may be empty.  PATTERN_FAILED, when the
+ * expression takes more steps or memory than is allowed, has been reported. */
 enum pattern_result pattern_find(const struct pattern *pattern, const char *text, size_t length, size_t from,
                                  size_t *begin, size_t *end);
 

@@ -17,7 +17,8 @@ enum { MAX_STEPS = 32, MAX_NESTING = 8 };
 
 enum behavior { REMOVED, ISOLATED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS };
 
-static const char *const behavior_names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+static const char *const behavior_names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                             "Contiguous"};
 
 enum step_type { STEP_SPLIT, STEP_BYTE_LEVEL, STEP_METASPACE };
 
@@ -85,7 +86,8 @@ int byte_level_byte(uint32_t character)
     if (character >= 0x100 && character <= 0x120) return (int)(character - 0x100);
     if (character >= 0x121 && character <= 0x142) return (int)(character - 0x121 + 0x7F);
     if (character == 0x143) return 0xAD;
-    if (character > 0xFF || character <= 0x20 || (character >= 0x7F && character <= 0xA0) || character == 0xAD) return -1;
+    if (character > 0xFF || character <= 0x20 || (character >= 0x7F && character <= 0xA0) || character == 0xAD)
+        return -1;
     return (int)character;
 }
 
@@ -192,7 +194,8 @@ static bool prepare(const struct step *step, const char *text, size_t length, bo
         return false;
     for (size_t i = 0; i < length && step->type == STEP_METASPACE; i++) {
         if (text[i] != ' ') continue;
-        if (!text_buffer_append(out, text + copied, i - copied) || !text_buffer_append(out, space, space_length)) return false;
+        if (!text_buffer_append(out, text + copied, i - copied) || !text_buffer_append(out, space, space_length))
+            return false;
         copied = i + 1;
     }
     return text_buffer_append(out, text + copied, length - copied);
@@ -267,7 +270,8 @@ static bool load_split(struct step *step, const json_t *json, char *reason)
 {
     const char *behavior = json_string_value(json_object_get(json, "behavior"));
     size_t index = 0;
-    while (index < sizeof behavior_names / sizeof *behavior_names && behavior && strcmp(behavior_names[index], behavior))
+    while (index < sizeof behavior_names / sizeof *behavior_names && behavior &&
+           strcmp(behavior_names[index], behavior))
         index++;
     if (!behavior || index == sizeof behavior_names / sizeof *behavior_names)
         return refuse(reason, "pre_tokenizer Split: behavior %.40s is not known", behavior ? behavior : "(none)");

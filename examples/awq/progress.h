@@ -22,8 +22,8 @@ struct progress {
     uint64_t done, total;
 };
 
-/* From now on the first Ctrl-C (SIGINT, SIGTERM) is only noted, so that the work in hand can stop cleanly; the second one
- * kills. */
+/* From now on the first Ctrl-C (SIGINT, SIGTERM) is only noted, so that the work in hand can stop cleanly; the second
+ * one kills. */
 void progress_catch_interrupts(void);
 
 /* Whether one was noted. */
@@ -31,8 +31,8 @@ bool progress_interrupted(void);
 
 void progress_begin(struct progress *progress, const char *label);
 
-/* Draw 'done' of 'total', a few times a second at most.  Returns nonzero when the user asked to stop; callers with loops of
- * their own leave them then. */
+/* Draw 'done' of 'total', a few times a second at most.  Returns nonzero when the user asked to stop; callers with
+ * loops of their own leave them then. */
 int32_t progress_update(void *progress, uint64_t done, uint64_t total);
 
 /* Text shown behind the bar, such as the layer at work; cut to fit.  Drawn with the next update. */

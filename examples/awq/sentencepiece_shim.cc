@@ -40,7 +40,8 @@ bool probe_strips_space(const sentencepiece::SentencePieceProcessor &processor)
 
 }  // namespace
 
-extern "C" struct sentencepiece_model *sentencepiece_open(const void *bytes, size_t size, char *error, size_t error_size)
+extern "C" struct sentencepiece_model *sentencepiece_open(const void *bytes, size_t size, char *error,
+                                                          size_t error_size)
 {
     struct sentencepiece_model *model = nullptr;
     try {
@@ -90,8 +91,8 @@ extern "C" bool sentencepiece_strips_space(const struct sentencepiece_model *mod
     return model->strips_space;
 }
 
-extern "C" bool sentencepiece_encode(const struct sentencepiece_model *model, const char *text, size_t length, int32_t **ids,
-                                     size_t *count, char *error, size_t error_size)
+extern "C" bool sentencepiece_encode(const struct sentencepiece_model *model, const char *text, size_t length,
+                                     int32_t **ids, size_t *count, char *error, size_t error_size)
 {
     try {
         std::vector<int> encoded;
@@ -117,8 +118,8 @@ extern "C" bool sentencepiece_encode(const struct sentencepiece_model *model, co
     return false;
 }
 
-extern "C" enum sentencepiece_kind sentencepiece_piece(const struct sentencepiece_model *model, int32_t id, const char **text,
-                                                       size_t *length)
+extern "C" enum sentencepiece_kind sentencepiece_piece(const struct sentencepiece_model *model, int32_t id,
+                                                       const char **text, size_t *length)
 {
     const std::string &piece = model->processor.IdToPiece(id);
     *text = piece.data();

@@ -20,18 +20,18 @@ struct options {
 static const struct options defaults;
 
 static const struct cli_option table[] = {
-    {.type = CLI_ARGUMENT, .name = "MODEL", .offset = offsetof(struct options, model),
+    {CLI_ARGUMENT, "MODEL", offsetof(struct options, model),
      .help = "Directory with tokenizer.json or tokenizer.model."},
-    {.type = CLI_STRING, .name = "text", .offset = offsetof(struct options, text), .argument = "FILE",
+    {CLI_STRING, "text", offsetof(struct options, text), .argument = "FILE",
      .help = "UTF-8 text to encode."},
-    {.type = CLI_STRING, .name = "prompt", .offset = offsetof(struct options, prompt), .argument = "TEXT",
+    {CLI_STRING, "prompt", offsetof(struct options, prompt), .argument = "TEXT",
      .help = "Text to encode, given here."},
-    {.type = CLI_STRING, .name = "decode", .offset = offsetof(struct options, decode), .argument = "FILE",
+    {CLI_STRING, "decode", offsetof(struct options, decode), .argument = "FILE",
      .help = "File of token ids (.npy, .u16, .u32) to print as text; rows end with a newline."},
-    {.type = CLI_STRING, .name = "output", .offset = offsetof(struct options, output), .letter = 'o', .argument = "FILE",
+    {CLI_STRING, "output", offsetof(struct options, output), 'o', "FILE",
      .help = "Where to write the ids, in the format of the extension: .npy, .u16 or .u32.  Without it they are printed, "
              "one a line."},
-    {.type = CLI_FLAG, .name = "special", .offset = offsetof(struct options, special),
+    {CLI_FLAG, "special", offsetof(struct options, special),
      .help = "Add the special tokens that the model wants around a text."},
     {.type = CLI_END},
 };

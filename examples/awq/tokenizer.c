@@ -138,7 +138,8 @@ static void add_eos_ids(struct tokenizer *tokenizer, const json_t *config)
 /* add_bos_token and add_eos_token, where they are said, win over what the tokenizer's own file says. */
 static void apply_config(struct tokenizer *tokenizer, const json_t *config, const json_t *model_config)
 {
-    const json_t *add_bos = json_object_get(config, "add_bos_token"), *add_eos_token = json_object_get(config, "add_eos_token");
+    const json_t *add_bos = json_object_get(config, "add_bos_token"),
+                 *add_eos_token = json_object_get(config, "add_eos_token");
     const json_t *bos_id = json_object_get(model_config, "bos_token_id");
     int32_t bos = named_token(tokenizer, json_object_get(config, "bos_token"));
     int32_t eos = named_token(tokenizer, json_object_get(config, "eos_token"));
@@ -201,7 +202,8 @@ void tokenizer_close(struct tokenizer *tokenizer)
 
 int32_t tokenizer_vocabulary(const struct tokenizer *tokenizer)
 {
-    return tokenizer->json ? tokenizer_json_vocabulary(tokenizer->json) : sentencepiece_vocabulary(tokenizer->sentencepiece);
+    return tokenizer->json ? tokenizer_json_vocabulary(tokenizer->json)
+                           : sentencepiece_vocabulary(tokenizer->sentencepiece);
 }
 
 int32_t tokenizer_bos(const struct tokenizer *tokenizer)

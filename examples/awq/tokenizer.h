@@ -1,7 +1,8 @@
 /* From text to token ids and back, with the tokenizer that lies beside a model.
  *
- * tokenizer.json: byte-pair encoding, byte-level (GPT-2, Llama 3, Qwen) or with spaces as U+2581 and byte fallback (Llama 2,
- * Mistral).  tokenizer.model: SentencePiece, through its own library.  What is not understood is refused by name. */
+ * tokenizer.json: byte-pair encoding, byte-level (GPT-2, Llama 3, Qwen) or with spaces as U+2581 and byte fallback
+ * (Llama 2, Mistral).  tokenizer.model: SentencePiece, through its own library.  What is not understood is refused by
+ * name. */
 #ifndef AWQ_APP_TOKENIZER_H
 #define AWQ_APP_TOKENIZER_H
 
@@ -27,16 +28,16 @@ int32_t tokenizer_bos(const struct tokenizer *tokenizer);
 /* Whether generation ends at this token. */
 bool tokenizer_is_eos(const struct tokenizer *tokenizer, int32_t id);
 
-/* Append the ids of 'length' bytes of text.  Bytes that are not UTF-8 count as U+FFFD.  With 'add_special' the ids that the
- * model wants around a text (often one that begins it) are added. */
+/* Append the ids of 'length' bytes of text.  Bytes that are not UTF-8 count as U+FFFD.  With 'add_special' the ids
+ * that the model wants around a text (often one that begins it) are added. */
 bool tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length, bool add_special,
                       struct id_buffer *ids);
 
 /* Append the text of the ids.  Special tokens have none; bytes that do not make UTF-8 become U+FFFD. */
 bool tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count, struct text_buffer *text);
 
-/* Decoding token by token, for text that is shown while it is generated: characters appear when their last byte has come.
- * To continue a prompt, push its tokens first. */
+/* Decoding token by token, for text that is shown while it is generated: characters appear when their last byte has
+ * come.  To continue a prompt, push its tokens first. */
 struct token_stream {
     const struct tokenizer *tokenizer;
     struct text_buffer bytes; /* of a character that is not complete */

@@ -1,8 +1,8 @@
 /* Byte-pair encoding.
  *
- * A word begins as its characters.  Again and again the adjacent pair whose merge has the lowest rank, the leftmost of
- * equals, becomes one symbol.  Symbols are a linked list and candidates a heap, so that a text without word boundaries takes
- * O(n log n). */
+ * A word begins as its characters.  Again and again the adjacent pair whose merge has the lowest rank, the leftmost
+ * of equals, becomes one symbol.  Symbols are a linked list and candidates a heap, so that a text without word
+ * boundaries takes O(n log n). */
 #include "tokenizer_bpe.h"
 
 #include <stdio.h>
@@ -390,7 +390,8 @@ static bool add_candidate(const struct bpe *bpe, struct bpe_scratch *scratch, in
 {
     const struct merge *merge = find_merge(bpe, scratch->symbols, left);
     if (!merge) return false;
-    scratch->heap[scratch->heap_count++] = (struct bpe_candidate){(uint64_t)merge->rank << 32 | (uint32_t)left, merge->id};
+    scratch->heap[scratch->heap_count++] = (struct bpe_candidate){(uint64_t)merge->rank << 32 | (uint32_t)left,
+                                                                  merge->id};
     return true;
 }
 
@@ -436,7 +437,8 @@ bool bpe_encode_word(const struct bpe *bpe, struct bpe_scratch *scratch, const c
     }
     if (!buffer_reserve(&symbols, &scratch->symbol_capacity, length, sizeof *scratch->symbols)) return false;
     scratch->symbols = symbols;
-    /* Every merge takes one candidate out and one symbol away, and adds two at most: never more than twice the symbols. */
+    /* Every merge takes one candidate out and one symbol away, and adds two at most: never more than twice the
+     * symbols. */
     if (!buffer_reserve(&heap, &scratch->heap_capacity, 2 * length, sizeof *scratch->heap)) return false;
     scratch->heap = heap;
 

@@ -50,12 +50,14 @@ static bool load_affix(struct tokenizer_json *tokenizer, const json_t *special, 
     const char *name = json_string_value(json_object_get(special, "id"));
     const json_t *ids = json_object_get(name ? json_object_get(specials, name) : NULL, "ids");
     struct affix *affix = before ? &tokenizer->prefix : &tokenizer->suffix;
-    if (!json_is_array(ids)) return refuse(reason, "post_processor: special token %.40s is not defined", name ? name : "");
+    if (!json_is_array(ids))
+        return refuse(reason, "post_processor: special token %.40s is not defined", name ? name : "");
     for (size_t i = 0; i < json_array_size(ids); i++) {
         const json_t *id = json_array_get(ids, i);
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > MAX_TOKEN_ID)
             return refuse(reason, "post_processor: special token %.40s has an id that is none", name);
-        if (affix->count == MAX_AFFIXES) return refuse(reason, "post_processor: more than %d special tokens", MAX_AFFIXES);
+        if (affix->count == MAX_AFFIXES)
+            return refuse(reason, "post_processor: more than %d special tokens", MAX_AFFIXES);
         affix->ids[affix->count++] = (int32_t)json_integer_value(id);
     }
     return true;
@@ -116,10 +118,12 @@ static bool copy_character(char *out, const char *text, const char *what, char *
 static bool load_strip(struct decoder *decoder, const json_t *json, char *reason)
 {
     json_int_t start = json_integer_value(json_object_get(json, "start"));
-    if (json_integer_value(json_object_get(json, "stop")) != 0 || start < 0 || start > 1 || (start == 1 && !decoder->fused))
+    if (json_integer_value(json_object_get(json, "stop")) != 0 || start < 0 || start > 1 ||
+        (start == 1 && !decoder->fused))
         return refuse(reason, "decoder Strip is supported only for one character at the start of the fused text");
     if (start == 0) return true;
-    return copy_character(decoder->strip, json_string_value(json_object_get(json, "content")), "Strip: content", reason);
+    return copy_character(decoder->strip, json_string_value(json_object_get(json, "content")), "Strip: content",
+                          reason);
 }
 
 static bool load_metaspace(struct decoder *decoder, const json_t *json, char *reason)
@@ -160,7 +164,8 @@ static bool load(struct tokenizer_json *tokenizer, const json_t *json, char *rea
     if (!tokenizer->normalizer) return false;
     tokenizer->pretokenizer = pretokenizer_create(json_object_get(json, "pre_tokenizer"), reason);
     if (!tokenizer->pretokenizer) return false;
-    if (!added_tokens_load(&tokenizer->added, json_object_get(json, "added_tokens"), tokenizer->normalizer, reason)) return false;
+    if (!added_tokens_load(&tokenizer->added, json_object_get(json, "added_tokens"), tokenizer->normalizer, reason))
+        return false;
     tokenizer->bpe = bpe_create(json_object_get(json, "model"), reason);
     if (!tokenizer->bpe) return false;
     if (!load_post_processor(tokenizer, json_object_get(json, "post_processor"), 0, reason)) return false;
@@ -253,11 +258,13 @@ static bool cut_at_added(const struct tokenizer_json *tokenizer, const char *tex
     return done;
 }
 
-bool tokenizer_json_encode(const struct tokenizer_json *tokenizer, const char *text, size_t length, struct id_buffer *ids)
+bool tokenizer_json_encode(const struct tokenizer_json *tokenizer, const char *text, size_t length,
+                           struct id_buffer *ids)
 {
     struct segments segments = {0};
     struct bpe_scratch scratch = {0};
-    bool done = cut_at_added(tokenizer, text, length, &segments) && pretokenizer_run(tokenizer->pretokenizer, &segments);
+    bool done = cut_at_added(tokenizer, text, length, &segments) &&
+                pretokenizer_run(tokenizer->pretokenizer, &segments);
     for (size_t i = 0; i < segments.count && done; i++) {
         struct segment segment = segments.items[i];
         if (segment.token >= 0)

@@ -1,5 +1,6 @@
-/* tokenizer.json, as the tokenizers library of Hugging Face reads it: added tokens, normalizer, pre_tokenizer, a model that is
- * byte-pair encoding, post_processor and decoder.  Components that are not supported are refused by name. */
+/* tokenizer.json, as the tokenizers library of Hugging Face reads it: added tokens, normalizer, pre_tokenizer, a
+ * model that is byte-pair encoding, post_processor and decoder.  Components that are not supported are refused by
+ * name. */
 #ifndef AWQ_APP_TOKENIZER_JSON_H
 #define AWQ_APP_TOKENIZER_JSON_H
 
@@ -26,10 +27,12 @@ size_t tokenizer_json_prefix(const struct tokenizer_json *tokenizer, int32_t *id
 size_t tokenizer_json_suffix(const struct tokenizer_json *tokenizer, int32_t *ids);
 
 /* Append the ids of valid UTF-8, without prefix and suffix. */
-bool tokenizer_json_encode(const struct tokenizer_json *tokenizer, const char *text, size_t length, struct id_buffer *ids);
+bool tokenizer_json_encode(const struct tokenizer_json *tokenizer, const char *text, size_t length,
+                           struct id_buffer *ids);
 
 /* Append the bytes of one token, which need not be whole characters.  *started is false before the first token that has
  * any, and set then. */
-bool tokenizer_json_decode(const struct tokenizer_json *tokenizer, int32_t id, bool *started, struct text_buffer *bytes);
+bool tokenizer_json_decode(const struct tokenizer_json *tokenizer, int32_t id, bool *started,
+                           struct text_buffer *bytes);
 
 #endif

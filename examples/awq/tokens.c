@@ -69,7 +69,8 @@ static bool parse_npy_header(const char *path, const char *header, struct id_lay
     long long dimensions[2] = {1, 1};
     int count = 0;
     if (!type || !order || !shape || shape[0] != '(') return cli_error("%s: its .npy header is damaged", path);
-    if (strlen(type) < 5 || type[0] != '\'' || !strchr("<|", type[1]) || !strchr("ui", type[2]) || !strchr("248", type[3]) || type[4] != '\'')
+    if (strlen(type) < 5 || type[0] != '\'' || !strchr("<|", type[1]) || !strchr("ui", type[2]) ||
+        !strchr("248", type[3]) || type[4] != '\'')
         return cli_error("%s: token ids are little-endian integers of 16, 32 or 64 bits, not %.12s", path, type);
     layout->is_signed = type[2] == 'i';
     layout->size = (size_t)(type[3] - '0');
@@ -158,11 +159,13 @@ static bool read_text(const char *path, const struct tokenizer *tokenizer, int64
     struct text_buffer text = {0}, valid = {0};
     struct id_buffer ids = {0};
     size_t replaced = 0, first = 0;
-    if (!tokenizer) return cli_error("%s: without a tokenizer, only files of token ids (.npy, .u16, .u32) can be read", path);
+    if (!tokenizer)
+        return cli_error("%s: without a tokenizer, only files of token ids (.npy, .u16, .u32) can be read", path);
     bool done = text_buffer_read_file(&text, path, MAX_TEXT_FILE_BYTES) &&
                 utf8_append_valid(&valid, text.bytes, text.length, &replaced, &first);
     if (replaced)
-        cli_warning("%s: %zu places are not UTF-8, the first after %zu bytes; they count as U+FFFD", path, replaced, first);
+        cli_warning("%s: %zu places are not UTF-8, the first after %zu bytes; they count as U+FFFD", path, replaced,
+                    first);
     done = done && tokenizer_encode(tokenizer, valid.bytes, valid.length, false, &ids);
     if (done && ids.count == 0) done = cli_error("%s: the text is empty", path);
     for (size_t i = 0; i < ids.count && done; i++)
@@ -190,7 +193,8 @@ static int64_t spread(int64_t i, int64_t count, int64_t last)
     return count > 1 ? (int64_t)((__int128)i * last / (count - 1)) : 0;
 }
 
-bool tokens_cut(const struct token_rows *source, int64_t samples, int64_t length, int32_t bos, struct token_rows *windows)
+bool tokens_cut(const struct token_rows *source, int64_t samples, int64_t length, int32_t bos,
+                struct token_rows *windows)
 {
     bool one = source->rows == 1;
     if (length == 0) length = source->columns + (one && bos >= 0);
@@ -226,8 +230,9 @@ static bool append_npy_header(struct text_buffer *out, const struct token_rows *
     else
         snprintf(shape, sizeof shape, "(%" PRId64 ", %" PRId64 ")", rows->rows, rows->columns);
     /* The header is padded so that the ids begin at a multiple of 64. */
-    int length = snprintf(header, sizeof header, "\x93NUMPY%c%c%c%c{'descr': '<u%zu', 'fortran_order': False, 'shape': %s, }",
-                          1, 0, 118, 0, size, shape);
+    int length = snprintf(header, sizeof header,
+                          "\x93NUMPY%c%c%c%c{'descr': '<u%zu', 'fortran_order': False, 'shape': %s, }", 1, 0, 118, 0,
+                          size, shape);
     memset(header + length, ' ', sizeof header - (size_t)length);
     header[127] = '\n';
     return text_buffer_append(out, header, 128);
@@ -243,7 +248,8 @@ bool tokens_write(const char *path, const struct token_rows *rows)
     if (!tokens_is_id_file(path)) return cli_error("%s: ids are written as .npy, .u16 or .u32", path);
     for (int64_t i = 0; i < count; i++)
         if (rows->ids[i] > largest) largest = rows->ids[i];
-    if (size == 2 && largest > UINT16_MAX) return cli_error("%s: id %d does not fit 16 bits; write .u32", path, largest);
+    if (size == 2 && largest > UINT16_MAX)
+        return cli_error("%s: id %d does not fit 16 bits; write .u32", path, largest);
     if (has_extension(path, ".npy")) {
         size = largest > UINT16_MAX ? 4 : 2;
         done = append_npy_header(&out, rows, size);

@@ -5,7 +5,8 @@ int utf8_decode(const char *text, size_t length, uint32_t *character)
 {
     const unsigned char *bytes = (const unsigned char *)text;
     unsigned char lead = bytes[0];
-    unsigned char low = 0x80, high = 0xBF; /* of the second byte: no overlong forms, no surrogates, nothing past U+10FFFF */
+    unsigned char low = 0x80,
+                  high = 0xBF; /* of the second byte: no overlong forms, no surrogates, nothing past U+10FFFF */
     int more;
     uint32_t value;
 
@@ -88,6 +89,7 @@ bool utf8_append_valid(struct text_buffer *buffer, const char *text, size_t leng
 bool utf8_is_space(uint32_t character)
 {
     if (character < 0x80) return character == ' ' || (character >= 0x09 && character <= 0x0D);
-    return character == 0x85 || character == 0xA0 || character == 0x1680 || (character >= 0x2000 && character <= 0x200A) ||
-           character == 0x2028 || character == 0x2029 || character == 0x202F || character == 0x205F || character == 0x3000;
+    return character == 0x85 || character == 0xA0 || character == 0x1680 ||
+           (character >= 0x2000 && character <= 0x200A) || character == 0x2028 || character == 0x2029 ||
+           character == 0x202F || character == 0x205F || character == 0x3000;
 }
