@@ -24,11 +24,15 @@ static void pack_strip(void *user_data, int64_t index)
 
 static const float *transpose_block(const void *source, int64_t panel, int64_t first, int64_t count, float *b)
 {
+    enum { LINE = 16 }; /* floats in a cache line */
     const struct norm_job *job = source;
     int64_t used = awqi_min64(AWQI_PANEL, job->n - panel * AWQI_PANEL);
+    int64_t next = awqi_min64(AWQI_DEPTH, job->k - first - count);
     if (used < AWQI_PANEL) memset(b, 0, (size_t)count * AWQI_PANEL * sizeof *b);
     for (int64_t i = 0; i < used; i++) {
         const float *row = job->delta + (panel * AWQI_PANEL + i) * job->k + first;
+        /* Half a kilobyte of each of 32 rows is too short a run for the processor to foresee the next one. */
+        for (int64_t j = 0; j < next; j += LINE) __builtin_prefetch(row + count + j);
         for (int64_t j = 0; j < count; j++) b[j * AWQI_PANEL + i] = row[j];
     }
     return b;
