@@ -3,6 +3,7 @@
 #include "scratch.h"
 
 #include <math.h>
+#include <pthread.h>
 
 enum { N = 6, K = 8, ROWS = 3 };
 
@@ -463,6 +464,46 @@ static void a_linear_outlives_what_it_was_made_of(void **state)
     awq_linear_destroy(layer.linear);
 }
 
+struct runner {
+    pthread_t thread;
+    const awq_linear *linear;
+    float x[ROWS * K], y[ROWS * N];
+    awq_status status;
+};
+
+static void *run_often(void *argument)
+{
+    struct runner *runner = argument;
+    awq_tensor x, y;
+    awq_tensor_init_const_2d(&x, runner->x, AWQ_F32, ROWS, K);
+    awq_tensor_init_2d(&y, runner->y, AWQ_F32, ROWS, N);
+    for (int i = 0; i < 200 && runner->status == AWQ_OK; i++) runner->status = awq_linear_run(runner->linear, &x, &y, NULL);
+    return NULL;
+}
+
+static void threads_may_share_a_linear(void **state)
+{
+    (void)state;
+    awq_context *context;
+    assert_status(awq_context_create(NULL, &context), AWQ_OK);
+    struct layer layer;
+    layer_open(context, NULL, &layer);
+    struct runner runners[4];
+    for (int i = 0; i < 4; i++) {
+        runners[i] = (struct runner){.linear = layer.linear};
+        for (int j = 0; j < ROWS * K; j++) runners[i].x[j] = layer.x[j] * (float)(i + 1);
+        assert_int_equal(pthread_create(&runners[i].thread, NULL, run_often, &runners[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(pthread_join(runners[i].thread, NULL), 0);
+        assert_status(runners[i].status, AWQ_OK);
+        for (int j = 0; j < ROWS * N; j++)
+            assert_true(runners[i].y[j] == expected(&layer, j / N, j % N) * (float)(i + 1));
+    }
+    awq_linear_destroy(layer.linear);
+    awq_context_destroy(context);
+}
+
 static void non_finite_inputs_stay_in_their_row(void **state)
 {
     struct scratch *scratch = *state;
@@ -495,6 +536,7 @@ int main(void)
         SCRATCH_TEST(failed_allocations_leave_nothing_behind),
         SCRATCH_TEST(non_finite_inputs_stay_in_their_row),
         cmocka_unit_test(a_linear_outlives_what_it_was_made_of),
+        cmocka_unit_test(threads_may_share_a_linear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
