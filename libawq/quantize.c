@@ -22,12 +22,13 @@ static awq_status check_salient(const awq_quantize_options *options)
 
 awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k, struct awqi_quantizer *quantizer)
 {
+    const int64_t group_size = options->group_size;
     const struct awqi_quantizer resolved = {
         .bits = options->bits != 0 ? options->bits : 4,
         .profile = options->profile,
         .scale_dtype = options->scale_dtype != 0 ? options->scale_dtype : AWQ_F16,
         .flags = options->flags & AWQ_QUANTIZE_SYMMETRIC,
-        .group_size = options->group_size == 0 ? 128 : options->group_size == AWQ_GROUP_PER_ROW ? k : options->group_size,
+        .group_size = group_size == 0 ? 128 : group_size == AWQ_GROUP_PER_ROW ? k : group_size,
     };
     awq_status status = awqi_check_flags(options->flags, AWQ_QUANTIZE_SYMMETRIC | AWQ_QUANTIZE_INPUT_SCALE_FOLDED,
                                          "awq_quantize_options");
@@ -43,7 +44,8 @@ awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k
         return awqi_fail(AWQ_ERROR_INVALID, "scale_dtype %s (%d); F16, BF16 and F32 are possible",
                          awq_dtype_name(resolved.scale_dtype), resolved.scale_dtype);
     if (resolved.profile == AWQ_PROFILE_LLM_AWQ && resolved.flags != 0)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "llm-awq has no symmetric quantiser to agree with; take AWQ_PROFILE_AUTOAWQ");
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED,
+                         "llm-awq has no symmetric quantiser to agree with; take AWQ_PROFILE_AUTOAWQ");
     status = check_salient(options);
     if (status == AWQ_OK) *quantizer = resolved;
     return status;
@@ -167,7 +169,8 @@ static awq_status quantize_blocks(struct quantization *work, bool record_input_s
     awq_status status = awqi_weight_allocate(work->context, work->n, work->k, &work->quantizer, record_input_scale,
                                              &work->weight);
     if (status == AWQ_OK) status = allocate_block(work);
-    for (; status == AWQ_OK && work->first_row < work->n; work->first_row += ROWS_AT_ONCE) status = quantize_block(work);
+    for (; status == AWQ_OK && work->first_row < work->n; work->first_row += ROWS_AT_ONCE)
+        status = quantize_block(work);
     if (status == AWQ_OK && record_input_scale)
         memcpy(work->weight->input_scale, work->input_scale, (size_t)work->k * sizeof(float));
     return status;

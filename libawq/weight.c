@@ -29,8 +29,8 @@ static awq_status check_sizes(int64_t n, int64_t k, int64_t groups, int32_t bits
     int64_t row_bits, elements, scale_bytes;
     if (__builtin_mul_overflow(k, bits, &row_bits) || row_bits > INT64_MAX - 7 ||
         __builtin_mul_overflow(n, k, &elements) || __builtin_mul_overflow(n, groups * 4, &scale_bytes))
-        return awqi_fail(AWQ_ERROR_INVALID, "a weight of %lld x %lld with %lld groups exceeds the address space", (long long)n,
-                         (long long)k, (long long)groups);
+        return awqi_fail(AWQ_ERROR_INVALID, "a weight of %lld x %lld with %lld groups exceeds the address space",
+                         (long long)n, (long long)k, (long long)groups);
     return AWQ_OK;
 }
 
@@ -145,19 +145,26 @@ void *awqi_weight_scales(const awq_weight *weight, int64_t row)
     return (unsigned char *)weight->scales + (uint64_t)(row * weight->groups) * awq_dtype_size(weight->scale_dtype);
 }
 
-/* values[count] of a U8 tensor's row, and back. */
-static void load_bytes(const awq_tensor *tensor, int64_t row, uint8_t *values, int64_t count)
+/* values[count] of row 'row' of a tensor from column 'first' on: read U8, write U8, write floats. */
+static void load_bytes(const awq_tensor *tensor, int64_t row, int64_t first, uint8_t *values, int64_t count)
 {
+    const int64_t stride = awqi_tensor_inner_stride(tensor);
     const uint8_t *src = awqi_tensor_row(tensor, row);
-    int64_t stride = awqi_tensor_inner_stride(tensor);
-    for (int64_t i = 0; i < count; i++) values[i] = src[i * stride];
+    for (int64_t i = 0; i < count; i++) values[i] = src[(first + i) * stride];
 }
 
-static void store_bytes(const awq_tensor *tensor, int64_t row, const uint8_t *values, int64_t count)
+static void store_bytes(awq_tensor *tensor, int64_t row, int64_t first, const uint8_t *values, int64_t count)
 {
+    const int64_t stride = awqi_tensor_inner_stride(tensor);
     uint8_t *dst = (uint8_t *)(uintptr_t)awqi_tensor_row(tensor, row);
-    int64_t stride = awqi_tensor_inner_stride(tensor);
-    for (int64_t i = 0; i < count; i++) dst[i * stride] = values[i];
+    for (int64_t i = 0; i < count; i++) dst[(first + i) * stride] = values[i];
+}
+
+static void store_floats(const awq_tensor *tensor, int64_t row, int64_t first, const float *values, int64_t count)
+{
+    awq_tensor rest = *tensor;
+    rest.byte_offset += (uint64_t)(first * awqi_tensor_inner_stride(tensor) * (int64_t)awq_dtype_size(tensor->dtype));
+    awqi_store_row(&rest, row, values, count);
 }
 
 /* ---- making */
@@ -169,9 +176,8 @@ awq_status awqi_check_input_scale(const awq_context *context, const awq_tensor *
     if (status == AWQ_OK) status = awqi_check_device(context, scale, "input_scale");
     if (status != AWQ_OK) return status;
     for (int64_t i = 0; i < k; i++) {
-        awq_tensor rest = awqi_columns_from(scale, i);
         float value;
-        awqi_load_row(&rest, 0, &value, 1);
+        awqi_load_columns(scale, 0, i, &value, 1);
         if (!(value > 0.0f && isfinite(value)))
             return awqi_fail(isfinite(value) ? AWQ_ERROR_INVALID : AWQ_ERROR_NON_FINITE,
                              "input_scale: column %lld is %g; it must be positive and finite", (long long)i,
@@ -201,8 +207,7 @@ static awq_status fill_codes(awq_weight *weight, const awq_tensor *codes)
     for (int64_t row = 0; row < weight->n; row++)
         for (int64_t first = 0; first < weight->k; first += PART) {
             int64_t count = awqi_min64(PART, weight->k - first);
-            awq_tensor rest = awqi_columns_from(codes, first);
-            load_bytes(&rest, row, values, count);
+            load_bytes(codes, row, first, values, count);
             for (int64_t i = 0; i < count; i++)
                 if (values[i] >> weight->bits != 0)
                     return awqi_fail(AWQ_ERROR_INVALID, "codes: row %lld, column %lld is %d, above the %d of %d bits",
@@ -217,9 +222,8 @@ static awq_status fill_scales(awq_weight *weight, const awq_tensor *scales)
 {
     for (int64_t n = 0; n < weight->n; n++)
         for (int64_t g = 0; g < weight->groups; g++) {
-            awq_tensor rest = awqi_columns_from(scales, g);
             float scale;
-            awqi_load_row(&rest, n, &scale, 1);
+            awqi_load_columns(scales, n, g, &scale, 1);
             if (!isfinite(scale))
                 return awqi_fail(AWQ_ERROR_NON_FINITE, "scales: row %lld, group %lld is %g", (long long)n, (long long)g,
                                  (double)scale);
@@ -233,7 +237,7 @@ static awq_status fill_zeros(awq_weight *weight, const awq_tensor *zeros)
 {
     for (int64_t n = 0; n < weight->n; n++) {
         uint8_t *row = weight->zeros + n * weight->groups;
-        load_bytes(zeros, n, row, weight->groups);
+        load_bytes(zeros, n, 0, row, weight->groups);
         for (int64_t g = 0; g < weight->groups; g++)
             if (row[g] >> weight->bits != 0)
                 return awqi_fail(AWQ_ERROR_INVALID, "zeros: row %lld, group %lld is %d, above the %d of %d bits",
@@ -314,8 +318,8 @@ awq_status awq_weight_get_info(const awq_weight *weight, awq_weight_info *info)
     return awqi_export(info, &known, sizeof known, "awq_weight_info");
 }
 
-/* 'exact' as a float that rounds to any narrower dtype as 'exact' itself would: when it is between two floats, the one with
- * an odd last bit is taken, which no narrower dtype mistakes for a tie. */
+/* 'exact' as a float that rounds to any narrower dtype as 'exact' itself would: when it is between two floats, the one
+ * with an odd last bit is taken, which no narrower dtype mistakes for a tie. */
 static float round_to_odd(double exact)
 {
     float nearest = (float)exact;
@@ -352,8 +356,7 @@ static void dequantize_part(const struct dequantization *work, int64_t row, int6
             if (work->divisors != NULL) value /= (double)work->divisors[first + i];
             values[i] = work->out->dtype == AWQ_F32 ? (float)value : round_to_odd(value);
         }
-        awq_tensor part = awqi_columns_from(work->out, first);
-        awqi_store_row(&part, row, values, count);
+        store_floats(work->out, row, first, values, count);
     }
 }
 
@@ -385,7 +388,8 @@ static awq_status check_export(const awq_weight *weight, const awq_tensor *tenso
     if (tensor == NULL) return AWQ_OK;
     awq_status status = awqi_check_tensor(tensor, rows > 0 ? 2 : 1, dtypes, what);
     if (status == AWQ_OK)
-        status = rows > 0 ? awqi_check_shape_2d(tensor, rows, columns, what) : awqi_check_shape_1d(tensor, columns, what);
+        status =
+            rows > 0 ? awqi_check_shape_2d(tensor, rows, columns, what) : awqi_check_shape_1d(tensor, columns, what);
     if (status == AWQ_OK) status = awqi_check_writable(tensor, what);
     if (status == AWQ_OK) status = awqi_check_device(weight->context, tensor, what);
     return status;
@@ -396,21 +400,14 @@ static void export_row(const awq_weight *weight, int64_t row, awq_tensor *codes,
     uint8_t values[PART];
     for (int64_t first = 0; codes != NULL && first < weight->k; first += PART) {
         int64_t count = awqi_min64(PART, weight->k - first);
-        awq_tensor rest = awqi_columns_from(codes, first);
         awqi_weight_get_codes(weight, row, first, count, values);
-        store_bytes(&rest, row, values, count);
+        store_bytes(codes, row, first, values, count);
     }
     for (int64_t group = 0; group < weight->groups; group++) {
-        if (scales != NULL) {
-            awq_tensor rest = awqi_columns_from(scales, group);
-            float scale = awqi_weight_scale(weight, row, group);
-            awqi_store_row(&rest, row, &scale, 1);
-        }
-        if (zeros != NULL) {
-            awq_tensor rest = awqi_columns_from(zeros, group);
-            values[0] = (uint8_t)awqi_weight_zero(weight, row, group);
-            store_bytes(&rest, row, values, 1);
-        }
+        const float scale = awqi_weight_scale(weight, row, group);
+        const uint8_t zero = (uint8_t)awqi_weight_zero(weight, row, group);
+        if (scales != NULL) store_floats(scales, row, group, &scale, 1);
+        if (zeros != NULL) store_bytes(zeros, row, group, &zero, 1);
     }
 }
 
@@ -427,9 +424,8 @@ awq_status awq_weight_export(const awq_weight *weight, awq_tensor *codes, awq_te
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_weight_export");
     for (int64_t row = 0; row < n; row++) export_row(weight, row, codes, scales, zeros);
     for (int64_t i = 0; input_scale != NULL && i < k; i++) {
-        awq_tensor rest = awqi_columns_from(input_scale, i);
-        float value = weight->input_scale != NULL ? weight->input_scale[i] : 1.0f;
-        awqi_store_row(&rest, 0, &value, 1);
+        const float value = weight->input_scale != NULL ? weight->input_scale[i] : 1.0f;
+        store_floats(input_scale, 0, i, &value, 1);
     }
     return AWQ_OK;
 }

@@ -36,8 +36,8 @@ awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k
 awq_status awqi_weight_allocate(awq_context *context, int64_t n, int64_t k, const struct awqi_quantizer *quantizer,
                                 bool with_input_scale, awq_weight **weight);
 
-/* codes[count] of row 'row' from input 'first' on, one per byte: 0 .. 2^bits - 1, also when symmetric.  A part that is set
- * begins and ends at a multiple of 8 inputs, where a byte does, or ends with the row. */
+/* codes[count] of row 'row' from input 'first' on, one per byte: 0 .. 2^bits - 1, also when symmetric.  A part that is
+ * set begins and ends at a multiple of 8 inputs, where a byte does, or ends with the row. */
 void awqi_weight_get_codes(const awq_weight *weight, int64_t row, int64_t first, int64_t count, uint8_t *codes);
 void awqi_weight_set_codes(awq_weight *weight, int64_t row, int64_t first, int64_t count, const uint8_t *codes);
 
@@ -50,13 +50,5 @@ int32_t awqi_weight_zero(const awq_weight *weight, int64_t row, int64_t group);
 
 /* AWQ_ERROR_INVALID or AWQ_ERROR_NON_FINITE unless 'scale' is F32 [k] and all positive and finite. */
 awq_status awqi_check_input_scale(const awq_context *context, const awq_tensor *scale, int64_t k);
-
-/* The columns of 'tensor' from 'first' on, as awqi_load_row and awqi_store_row take them. */
-static inline awq_tensor awqi_columns_from(const awq_tensor *tensor, int64_t first)
-{
-    awq_tensor part = *tensor;
-    part.byte_offset += (uint64_t)(first * awqi_tensor_inner_stride(tensor) * (int64_t)awq_dtype_size(tensor->dtype));
-    return part;
-}
 
 #endif /* AWQI_WEIGHT_H */

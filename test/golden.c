@@ -1,7 +1,7 @@
-/* build/test/golden [SECTION...]: compares libawq with the vectors in AWQ_GOLDEN_DIR, or test/data/golden when that is unset.
+/* build/test/golden [SECTION...]: compares libawq with the vectors in AWQ_GOLDEN_DIR (unset: test/data/golden).
  *
- * One line per failure, one line of counts per section, and last "N passed, M failed, K skipped".  Names of sections, or their
- * beginnings, restrict the run. */
+ * One line per failure, one line of counts per section, and last "N passed, M failed, K skipped".  Names of sections,
+ * or their beginnings, restrict the run. */
 #include "golden.h"
 #include "sha256.h"
 

@@ -2,7 +2,7 @@
  *
  * A manifest.json lists cases; a case names a section, parameters, input files, and output files each with a tolerance.
  * Every section has one handler, entered in the table of golden.c.  A handler computes, and hands each result to
- * golden_compare, or judges it itself after golden_expected; the runner fails a case of which an output was left out. */
+ * golden_compare, or judges it itself after golden_expected; a case of which an output was left out fails. */
 #ifndef GOLDEN_H
 #define GOLDEN_H
 
@@ -14,8 +14,8 @@
 
 struct golden_case;
 
-/* Work through one case.  What it reports with golden_fail or golden_skip decides the outcome: failed, else skipped, else
- * passed. */
+/* Work through one case.  What it reports with golden_fail or golden_skip decides the outcome: failed, else skipped,
+ * else passed. */
 typedef void (*golden_handler)(struct golden_case *test);
 
 void golden_pseudo_quantize(struct golden_case *test); /* golden_quantize.c */
@@ -57,8 +57,8 @@ void *golden_allocate(struct golden_case *test, size_t size);
 awq_tensor *golden_tensor(struct golden_case *test, int32_t dtype, int32_t ndim, const int64_t *shape);
 awq_tensor *golden_matrix(struct golden_case *test, int32_t dtype, int64_t rows, int64_t columns);
 
-/* Compare 'actual' (contiguous) with output 'name' under its tolerance, of kind exact or rel: by value, whatever the dtypes; the
- * shapes must agree but for extents of 1.  Does nothing when the case has no such output. */
+/* Compare 'actual' (contiguous) with output 'name' under its tolerance, of kind exact or rel: by value, whatever the
+ * dtypes; the shapes must agree but for extents of 1.  Does nothing when the case has no such output. */
 void golden_compare(struct golden_case *test, const char *name, const awq_tensor *actual);
 
 /* Compare the SHA-256 of 'size' bytes with golden_checksum(name); nothing when the case has none of that name. */

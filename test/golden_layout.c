@@ -97,7 +97,8 @@ static awq_weight *make_weight(struct golden_case *test)
     const awq_tensor *scales = read_scales(test, codes);
     const awq_tensor *zeros = golden_flag(test, "symmetric") ? NULL : read_codes(test, "zeros", "zero_point");
     if (scales != NULL)
-        golden_ok(test, awq_weight_create(golden_context(test), codes, scales, zeros, &options, &weight), "awq_weight_create");
+        golden_ok(test, awq_weight_create(golden_context(test), codes, scales, zeros, &options, &weight),
+                  "awq_weight_create");
     return weight;
 }
 
@@ -149,7 +150,8 @@ static void unpack_again(struct golden_case *test, int32_t layout, const awq_pac
     options.group_size = golden_integer(test, "group_size", 0);
     options.flags = golden_flag(test, "symmetric") ? AWQ_QUANTIZE_SYMMETRIC : 0;
     awq_weight *unpacked = NULL;
-    if (golden_ok(test, awq_unpack(golden_context(test), layout, count, names, pointers, &options, &unpacked), "awq_unpack"))
+    if (golden_ok(test, awq_unpack(golden_context(test), layout, count, names, pointers, &options, &unpacked),
+                  "awq_unpack"))
         compare_weights(test, unpacked, weight);
     awq_weight_destroy(unpacked);
 }
@@ -167,7 +169,8 @@ void golden_layout(struct golden_case *test)
                 compare_plane(test, name, &plane);
         }
         /* Some cases carry the zero points of a second format along. */
-        if (layout == AWQ_LAYOUT_GEMM) golden_skip_output(test, "gemvfast_qzeros", "belongs to another layout, gemv_fast");
+        if (layout == AWQ_LAYOUT_GEMM)
+            golden_skip_output(test, "gemvfast_qzeros", "belongs to another layout, gemv_fast");
         unpack_again(test, layout, packed, weight);
     }
     awq_packed_destroy(packed);
@@ -239,9 +242,9 @@ static void judge(struct golden_case *test, const struct product *product, const
             double actual = npy_value(y, row * n + column), reference = npy_value(product->expected, row * n + column);
             double bound = ((double)k * 0x1p-24 + product->weight_error) * sum + rounding * fabs(reference);
             if (fabs(actual - reference) <= bound) continue;
-            golden_fail(test, "%s: row %lld of %lld, output %lld, in %s: %.9g, expected %.9g within %.3g", product->name,
-                        (long long)row, (long long)y->shape[0], (long long)column, awq_dtype_name(y->dtype), actual,
-                        reference, bound);
+            golden_fail(test, "%s: row %lld of %lld, output %lld, in %s: %.9g, expected %.9g within %.3g",
+                        product->name, (long long)row, (long long)y->shape[0], (long long)column,
+                        awq_dtype_name(y->dtype), actual, reference, bound);
             return;
         }
 }
@@ -259,8 +262,8 @@ static void run_product(struct golden_case *test, const struct product *product,
         }
 }
 
-/* With the weight as the peer rounded it to F16 the rule holds as it stands.  The quantised product does not round (q - z) s,
- * so each of its weights differs from the peer's by up to half a unit of F16. */
+/* With the weight as the peer rounded it to F16 the rule holds as it stands.  The quantised product does not round
+ * (q - z) s, so each of its weights differs from the peer's by up to half a unit of F16. */
 static void compare_products(struct golden_case *test, const awq_weight *weight, const awq_tensor *w, const char *name,
                              const awq_tensor *bias)
 {

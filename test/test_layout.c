@@ -6,8 +6,8 @@
 enum { MAX_PLANES = 4 };
 
 /* A weight of random codes; the caller keeps nothing. */
-static awq_weight *random_weight(struct scratch *scratch, uint64_t *seed, int64_t n, int64_t k, int64_t group_size, int32_t bits,
-                                 int32_t scale_dtype, bool symmetric)
+static awq_weight *random_weight(struct scratch *scratch, uint64_t *seed, int64_t n, int64_t k, int64_t group_size,
+                                 int32_t bits, int32_t scale_dtype, bool symmetric)
 {
     int64_t groups = (k + group_size - 1) / group_size;
     uint8_t *codes = malloc((size_t)(n * k)), *zeros = malloc((size_t)(n * groups));
@@ -24,8 +24,9 @@ static awq_weight *random_weight(struct scratch *scratch, uint64_t *seed, int64_
     options.group_size = group_size;
     options.flags = symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
     awq_weight *weight;
-    assert_status(awq_weight_create(scratch->context, &code_view, &scale_view, symmetric ? NULL : &zero_view, &options, &weight),
-                  AWQ_OK);
+    assert_status(
+        awq_weight_create(scratch->context, &code_view, &scale_view, symmetric ? NULL : &zero_view, &options, &weight),
+        AWQ_OK);
     free(codes);
     free(zeros);
     free(scales);
@@ -33,8 +34,8 @@ static awq_weight *random_weight(struct scratch *scratch, uint64_t *seed, int64_
 }
 
 /* A weight of one group per row with the given codes, zero points and scales of 1. */
-static awq_weight *known_weight(struct scratch *scratch, const uint8_t *codes, const uint8_t *zeros, int64_t n, int64_t k,
-                                int32_t bits)
+static awq_weight *known_weight(struct scratch *scratch, const uint8_t *codes, const uint8_t *zeros, int64_t n,
+                                int64_t k, int32_t bits)
 {
     uint16_t ones[64];
     for (int i = 0; i < 64; i++) ones[i] = 0x3c00;
@@ -70,8 +71,8 @@ static struct given open_packed(const awq_packed *packed)
     return given;
 }
 
-static awq_status unpack(struct scratch *scratch, int32_t layout, struct given *given, const awq_unpack_options *options,
-                         awq_weight **weight)
+static awq_status unpack(struct scratch *scratch, int32_t layout, struct given *given,
+                         const awq_unpack_options *options, awq_weight **weight)
 {
     for (size_t i = 0; i < given->count; i++) given->pointers[i] = &given->planes[i];
     return awq_unpack(scratch->context, layout, given->count, given->names, given->pointers, options, weight);
@@ -178,7 +179,8 @@ static void test_compressed_tensors_words(void **state)
 
 /* ---- round trips */
 
-static void round_trip(struct scratch *scratch, const awq_weight *weight, int32_t layout, const awq_unpack_options *options)
+static void round_trip(struct scratch *scratch, const awq_weight *weight, int32_t layout,
+                       const awq_unpack_options *options)
 {
     awq_packed *packed;
     awq_weight *unpacked;
@@ -257,7 +259,8 @@ static void test_bf16_scales_that_are_halves_fit_gemm(void **state)
     for (int round = 0; round < 2; round++) {
         awq_weight *weight;
         awq_packed *packed;
-        assert_status(awq_weight_create(scratch->context, &code_view, &scale_view, &zero_view, &options, &weight), AWQ_OK);
+        assert_status(awq_weight_create(scratch->context, &code_view, &scale_view, &zero_view, &options, &weight),
+                      AWQ_OK);
         assert_status(awq_pack(scratch->context, weight, AWQ_LAYOUT_GEMM, &packed),
                       round == 0 ? AWQ_OK : AWQ_ERROR_UNSUPPORTED);
         awq_packed_destroy(packed);
@@ -409,7 +412,8 @@ static void test_arguments_are_checked(void **state)
     assert_status(awq_unpack(scratch->context, AWQ_LAYOUT_GEMM, 3, NULL, NULL, NULL, &unpacked), AWQ_ERROR_INVALID);
     assert_status(awq_unpack(scratch->context, AWQ_LAYOUT_GEMM, 0, NULL, NULL, NULL, NULL), AWQ_ERROR_INVALID);
     assert_status(awq_unpack(scratch->context, 77, 0, NULL, NULL, NULL, &unpacked), AWQ_ERROR_INVALID);
-    assert_status(awq_unpack(scratch->context, AWQ_LAYOUT_GPTQ_V1, 0, NULL, NULL, NULL, &unpacked), AWQ_ERROR_UNSUPPORTED);
+    assert_status(awq_unpack(scratch->context, AWQ_LAYOUT_GPTQ_V1, 0, NULL, NULL, NULL, &unpacked),
+                  AWQ_ERROR_UNSUPPORTED);
     assert_null(unpacked);
     awq_packed_destroy(packed);
     awq_weight_destroy(weight);

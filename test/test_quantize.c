@@ -48,7 +48,8 @@ static void close_parts(struct parts *parts)
     free(parts->values);
 }
 
-static awq_weight *quantize(struct scratch *scratch, const float *w, int64_t n, int64_t k, const awq_quantize_options *options)
+static awq_weight *quantize(struct scratch *scratch, const float *w, int64_t n, int64_t k,
+                            const awq_quantize_options *options)
 {
     awq_tensor view;
     awq_weight *weight;
@@ -76,7 +77,8 @@ static float stored_scale(struct definition rule, const float *w, int64_t count)
     return awqi_round_to(rule.scale_dtype, scale);
 }
 
-static void check_group(struct definition rule, const float *w, int64_t count, const uint8_t *codes, float scale, uint8_t zero)
+static void check_group(struct definition rule, const float *w, int64_t count, const uint8_t *codes, float scale,
+                        uint8_t zero)
 {
     float top = (float)((1 << rule.bits) - 1), min = 0.0f;
     for (int64_t i = 0; i < count; i++) min = fminf(min, w[i]);
@@ -87,8 +89,8 @@ static void check_group(struct definition rule, const float *w, int64_t count, c
         assert_true((float)codes[i] == fminf(fmaxf(rintf(w[i] / scale) + expected_zero, 0.0f), top));
 }
 
-static void check_against_definition(struct scratch *scratch, uint64_t *seed, struct definition rule, int64_t n, int64_t k,
-                                     int64_t group_size, int32_t dtype)
+static void check_against_definition(struct scratch *scratch, uint64_t *seed, struct definition rule, int64_t n,
+                                     int64_t k, int64_t group_size, int32_t dtype)
 {
     void *w = random_array(seed, dtype, n * k, 0.1f);
     awq_quantize_options options = default_options();
@@ -334,8 +336,8 @@ static void test_clip(void **state)
 
 /* ---- refusals */
 
-static void refuse(struct scratch *scratch, const awq_tensor *w, const awq_quantize_options *options, awq_status expected,
-                   const char *text)
+static void refuse(struct scratch *scratch, const awq_tensor *w, const awq_quantize_options *options,
+                   awq_status expected, const char *text)
 {
     awq_weight *weight = (awq_weight *)scratch;
     assert_status(awq_quantize(scratch->context, w, NULL, options, &weight), expected);

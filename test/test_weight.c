@@ -12,8 +12,8 @@ struct planes {
     int32_t scale_dtype;
 };
 
-static struct planes random_planes(uint64_t *seed, int64_t n, int64_t k, int64_t group_size, int32_t bits, int32_t scale_dtype,
-                                   bool symmetric)
+static struct planes random_planes(uint64_t *seed, int64_t n, int64_t k, int64_t group_size, int32_t bits,
+                                   int32_t scale_dtype, bool symmetric)
 {
     struct planes planes = {.n = n, .k = k, .groups = (k + group_size - 1) / group_size, .scale_dtype = scale_dtype};
     awq_struct_init(&planes.options, sizeof planes.options);
@@ -116,7 +116,8 @@ static void test_codes_can_be_read_from_anywhere(void **state)
         struct planes planes = random_planes(&seed, 2, 77, 16, bits[round % 4], AWQ_F16, false);
         awq_weight *weight;
         assert_status(create(*state, &planes, &weight), AWQ_OK);
-        int64_t first = (int64_t)(random_bits(&seed) % 77), count = (int64_t)(random_bits(&seed) % (uint64_t)(78 - first));
+        int64_t first = (int64_t)(random_bits(&seed) % 77),
+                count = (int64_t)(random_bits(&seed) % (uint64_t)(78 - first));
         uint8_t codes[77];
         awqi_weight_get_codes(weight, 1, first, count, codes);
         assert_memory_equal(codes, planes.codes + 77 + first, (size_t)count);
@@ -187,17 +188,23 @@ static void test_bad_planes_are_refused(void **state)
     awq_tensor_init_const_2d(&codes, planes.codes, AWQ_U8, 3, 32);
     awq_tensor_init_const_2d(&scales, planes.scales, AWQ_F32, 3, 2);
     awq_tensor_init_const_2d(&zeros, planes.zeros, AWQ_U8, 3, 2);
-    assert_status(awq_weight_create(scratch->context, &codes, &scales, &zeros, &planes.options, &weight), AWQ_ERROR_INVALID);
+    assert_status(awq_weight_create(scratch->context, &codes, &scales, &zeros, &planes.options, &weight),
+                  AWQ_ERROR_INVALID);
     assert_error_names("zeros given");
     planes.options.flags = 0;
-    assert_status(awq_weight_create(scratch->context, &codes, &scales, NULL, &planes.options, &weight), AWQ_ERROR_INVALID);
+    assert_status(awq_weight_create(scratch->context, &codes, &scales, NULL, &planes.options, &weight),
+                  AWQ_ERROR_INVALID);
     assert_error_names("zeros missing");
-    assert_status(awq_weight_create(scratch->context, NULL, &scales, &zeros, &planes.options, &weight), AWQ_ERROR_INVALID);
-    assert_status(awq_weight_create(scratch->context, &codes, NULL, &zeros, &planes.options, &weight), AWQ_ERROR_INVALID);
+    assert_status(awq_weight_create(scratch->context, NULL, &scales, &zeros, &planes.options, &weight),
+                  AWQ_ERROR_INVALID);
+    assert_status(awq_weight_create(scratch->context, &codes, NULL, &zeros, &planes.options, &weight),
+                  AWQ_ERROR_INVALID);
     assert_status(awq_weight_create(NULL, &codes, &scales, &zeros, &planes.options, &weight), AWQ_ERROR_INVALID);
-    assert_status(awq_weight_create(scratch->context, &codes, &scales, &zeros, &planes.options, NULL), AWQ_ERROR_INVALID);
+    assert_status(awq_weight_create(scratch->context, &codes, &scales, &zeros, &planes.options, NULL),
+                  AWQ_ERROR_INVALID);
     codes.shape[1] = 0;
-    assert_status(awq_weight_create(scratch->context, &codes, &scales, &zeros, &planes.options, &weight), AWQ_ERROR_INVALID);
+    assert_status(awq_weight_create(scratch->context, &codes, &scales, &zeros, &planes.options, &weight),
+                  AWQ_ERROR_INVALID);
     free_planes(&planes);
 }
 
@@ -269,7 +276,8 @@ static void test_dequantize_rounds_once(void **state)
         struct planes planes = random_planes(&seed, 40, 300, 7, 8, dtypes[round / 3], false);
         /* Scales beside the middle of two F16 numbers, where rounding to F32 first would make ties. */
         if (round / 3 == 0)
-            for (int i = 0; i < 40; i++) ((float *)planes.scales)[i] = awqi_bits_to_f32(0x3f800801u + (uint32_t)i * 0x1000u);
+            for (int i = 0; i < 40; i++)
+                ((float *)planes.scales)[i] = awqi_bits_to_f32(0x3f800801u + (uint32_t)i * 0x1000u);
         awq_weight *weight;
         assert_status(create(*state, &planes, &weight), AWQ_OK);
         void *values = malloc(40 * 300 * sizeof(float));
@@ -420,7 +428,8 @@ static void test_only_likes_are_concatenated(void **state)
             random_planes(&seed, 3, others[i].k, others[i].group, others[i].bits, others[i].dtype, others[i].symmetric);
         if (others[i].scaled) other.options.input_scale = &view;
         assert_status(create(*state, &other, &second), AWQ_OK);
-        assert_status(awq_weight_concatenate(2, (const awq_weight *const[]){first, second}, &joined), AWQ_ERROR_INVALID);
+        assert_status(awq_weight_concatenate(2, (const awq_weight *const[]){first, second}, &joined),
+                      AWQ_ERROR_INVALID);
         assert_null(joined);
         assert_error_names(others[i].text);
         awq_weight_destroy(second);

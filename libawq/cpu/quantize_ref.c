@@ -1,8 +1,8 @@
 /* Group quantisation: the loop that defines it, fast enough to be run for every candidate of a search.
  *
- * A row is loaded, scaled and clipped in single precision, and each of its groups is turned into levels l = q - z, whole
- * numbers from which codes (l + z) and dequantised values (l s) both follow.  In the peer profiles every operation is rounded
- * to the dtype of w; EXACT works in F32. */
+ * A row is loaded, scaled and clipped in single precision, and each of its groups is turned into levels l = q - z,
+ * whole numbers from which codes (l + z) and dequantised values (l s) both follow.  In the peer profiles every
+ * operation is rounded to the dtype of w; EXACT works in F32. */
 #include "cpu.h"
 
 #include <float.h>
@@ -64,7 +64,8 @@ static void find_range(const float *values, int64_t count, float *min, float *ma
     }
     for (int half = LANES / 2; half > 0; half /= 2) {
         for (int j = 0; j < half; j++) least[j] = least[j + half] < least[j] ? least[j + half] : least[j];
-        for (int j = 0; j < half; j++) greatest[j] = greatest[j + half] > greatest[j] ? greatest[j + half] : greatest[j];
+        for (int j = 0; j < half; j++)
+            greatest[j] = greatest[j + half] > greatest[j] ? greatest[j + half] : greatest[j];
     }
     *min = least[0];
     *max = greatest[0];
@@ -132,8 +133,8 @@ static struct grid find_grid(struct run *run, int64_t group, const float *values
     return grid;
 }
 
-/* values = the nearest level of each.  The bounds are whole numbers, so that clamping may come before rounding, and small,
- * so that adding and taking away 1.5 * 2^23 rounds half to even; both keep the loop free of calls. */
+/* values = the nearest level of each.  The bounds are whole numbers, so that clamping may come before rounding, and
+ * small, so that adding and taking away 1.5 * 2^23 rounds half to even; both keep the loop free of calls. */
 static void find_levels(const struct run *run, const struct grid *grid, float *values, int64_t count)
 {
     const float low = -grid->offset, high = run->max_code - grid->offset, step = grid->step, magic = 0x1.8p23f;
@@ -223,7 +224,8 @@ awq_status awqi_cpu_quantize(void *device, struct awqi_quantize_job *job)
     awqi_parallel_for(context, tasks, quantize_rows, &run);
     awqi_free(context, rows);
     if (run.first_overflow != INT64_MAX)
-        return awqi_fail(AWQ_ERROR_NON_FINITE, "row %lld, group %lld: the range overflows %s, in which this profile computes",
+        return awqi_fail(AWQ_ERROR_NON_FINITE,
+                         "row %lld, group %lld: the range overflows %s, in which this profile computes",
                          (long long)(run.first_overflow / run.groups), (long long)(run.first_overflow % run.groups),
                          awq_dtype_name(run.dtype));
     job->clamped_scales = run.clamped_scales;

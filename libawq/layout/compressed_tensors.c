@@ -3,9 +3,9 @@
  *   weight_packed  I32 [N][words of K]      weight_scale       float [N][groups]
  *   weight_shape   I64 [2] = {N, K}         weight_zero_point  I32 [words of N][groups], asymmetric only
  *
- * Codes are stored unsigned (the signed value plus 2^(bits-1)), lowest bits first.  The weights of a row run along its words,
- * the zero points of a group down its column.  Since 2026 codes are dense, code i at bit i * bits of the words as one stream;
- * until 2025 a word held 32 / bits of them and left the rest empty, which differs for 3 bits only. */
+ * Codes are stored unsigned (the signed value plus 2^(bits-1)), lowest bits first.  The weights of a row run along its
+ * words, the zero points of a group down its column.  Since 2026 codes are dense, code i at bit i * bits of the words
+ * as one stream; until 2025 a word held 32 / bits of them and left the rest empty, which differs for 3 bits only. */
 #include "layout.h"
 
 #define WORDS (1u << AWQ_I32 | 1u << AWQ_U32)
@@ -103,11 +103,12 @@ awq_status awqi_compressed_pack(const struct awqi_layout *layout, const awq_weig
     void *codes, *scales, *shape, *zeros;
     status = awqi_packed_add(packed, layout->planes[0], AWQ_I32, 2, (const int64_t[]){n, words}, &codes);
     if (status == AWQ_OK)
-        status = awqi_packed_add(packed, layout->planes[1], weight->scale_dtype, 2, (const int64_t[]){n, groups}, &scales);
+        status =
+            awqi_packed_add(packed, layout->planes[1], weight->scale_dtype, 2, (const int64_t[]){n, groups}, &scales);
     if (status == AWQ_OK) status = awqi_packed_add(packed, layout->planes[2], AWQ_I64, 1, (const int64_t[]){2}, &shape);
     if (status == AWQ_OK && !weight->symmetric)
-        status = awqi_packed_add(packed, layout->planes[3], AWQ_I32, 2, (const int64_t[]){count_words(packing, n), groups},
-                                 &zeros);
+        status = awqi_packed_add(packed, layout->planes[3], AWQ_I32, 2,
+                                 (const int64_t[]){count_words(packing, n), groups}, &zeros);
     if (status != AWQ_OK) return status;
     memcpy(scales, weight->scales, (size_t)(n * groups) * awq_dtype_size(weight->scale_dtype));
     memcpy(shape, (const int64_t[]){n, k}, 2 * sizeof(int64_t));
@@ -135,7 +136,7 @@ static void unpack_codes(const struct reading *work, int64_t row)
         uint8_t *stream = weight->codes + (uint64_t)row * weight->row_bytes;
         for (int64_t i = 0; i < (int64_t)weight->row_bytes; i++)
             stream[i] = (uint8_t)(words[i / 4 * stride] >> (8 * (i % 4)));
-        int used = (int)(weight->k * weight->bits % 8); /* bits of the last byte; the rest is padding, whatever it holds */
+        int used = (int)(weight->k * weight->bits % 8); /* of the last byte; the rest is padding, whatever it holds */
         if (used != 0) stream[weight->row_bytes - 1] &= (uint8_t)((1 << used) - 1);
         return;
     }
@@ -186,8 +187,9 @@ static awq_status find_zeros(const struct awqi_layout *layout, const struct awqi
     return status;
 }
 
-awq_status awqi_compressed_unpack(const struct awqi_layout *layout, awq_context *context, const struct awqi_planes *planes,
-                                  const awq_unpack_options *options, awq_weight **weight)
+awq_status awqi_compressed_unpack(const struct awqi_layout *layout, awq_context *context,
+                                  const struct awqi_planes *planes, const awq_unpack_options *options,
+                                  awq_weight **weight)
 {
     if (options->bits != 2 && options->bits != 3 && options->bits != 4 && options->bits != 8)
         return awqi_fail(AWQ_ERROR_INVALID, "%d bits asked for; 2, 3, 4 and 8 are possible", options->bits);

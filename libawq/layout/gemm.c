@@ -65,9 +65,9 @@ static awq_status pack_scales(const awq_weight *weight, uint16_t *scales)
             float scale = awqi_weight_scale(weight, row, group);
             uint16_t half = awqi_f32_to_f16(scale);
             if (awqi_f16_to_f32(half) != scale)
-                return awqi_fail(AWQ_ERROR_UNSUPPORTED, "the %s scale %.9g of row %lld, group %lld is no F16 number, and the "
-                                 "format holds F16 scales", awq_dtype_name(weight->scale_dtype), (double)scale,
-                                 (long long)row, (long long)group);
+                return awqi_fail(AWQ_ERROR_UNSUPPORTED,
+                                 "the %s scale %.9g of row %lld, group %lld is no F16 number, as the format needs",
+                                 awq_dtype_name(weight->scale_dtype), (double)scale, (long long)row, (long long)group);
             scales[group * weight->n + row] = half;
         }
     return AWQ_OK;
@@ -81,9 +81,11 @@ awq_status awqi_gemm_pack(const struct awqi_layout *layout, const awq_weight *we
     if (status == AWQ_OK)
         status = awqi_packed_add(packed, layout->planes[0], AWQ_I32, 2, (const int64_t[]){weight->k, words}, &qweight);
     if (status == AWQ_OK)
-        status = awqi_packed_add(packed, layout->planes[1], AWQ_I32, 2, (const int64_t[]){weight->groups, words}, &qzeros);
+        status =
+            awqi_packed_add(packed, layout->planes[1], AWQ_I32, 2, (const int64_t[]){weight->groups, words}, &qzeros);
     if (status == AWQ_OK)
-        status = awqi_packed_add(packed, layout->planes[2], AWQ_F16, 2, (const int64_t[]){weight->groups, weight->n}, &scales);
+        status = awqi_packed_add(packed, layout->planes[2], AWQ_F16, 2, (const int64_t[]){weight->groups, weight->n},
+                                 &scales);
     if (status == AWQ_OK) status = pack_scales(weight, scales);
     if (status != AWQ_OK) return status;
     pack_zeros(weight, qzeros);
@@ -125,7 +127,8 @@ awq_status awqi_gemm_unpack(const struct awqi_layout *layout, awq_context *conte
     if (options->bits != 4)
         return awqi_fail(AWQ_ERROR_UNSUPPORTED, "%d bits asked for; the format holds 4", options->bits);
     if (options->flags & AWQ_QUANTIZE_SYMMETRIC)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "the format always has zero points; symmetric weights are read with zero points of 8");
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED,
+                         "the format always has zero points; symmetric weights are read with zero points of 8");
     const awq_tensor *qweight, *qzeros, *scales;
     awq_status status = awqi_planes_find(planes, layout->planes[0], true, WORDS, -1, -1, &qweight);
     if (status != AWQ_OK) return status;

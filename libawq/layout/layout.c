@@ -213,8 +213,9 @@ awq_status awq_packed_export_dlpack(const awq_packed *packed, size_t index, void
 awq_status awqi_layout_check_weight(const awq_weight *weight, bool single_may_be_short)
 {
     if (weight->input_scale != NULL)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "the weight has an input scale, which must be folded into the operation before "
-                                                "(AWQ_QUANTIZE_INPUT_SCALE_FOLDED)");
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED,
+                         "the weight has an input scale, which must be folded into the operation before "
+                         "(AWQ_QUANTIZE_INPUT_SCALE_FOLDED)");
     int64_t rest = weight->k % weight->group_size;
     if (rest != 0 && !(single_may_be_short && weight->groups == 1))
         return awqi_fail(AWQ_ERROR_UNSUPPORTED, "the last group has %lld of %lld inputs (K = %lld)", (long long)rest,
@@ -270,16 +271,16 @@ awq_status awqi_layout_read_scales(awq_weight *weight, const awq_tensor *plane, 
         by_row.strides[0] = plane->strides[1];
         by_row.strides[1] = plane->strides[0];
     }
-    const size_t size = awq_dtype_size(plane->dtype);
+    const size_t size = awq_dtype_size(weight->scale_dtype);
     for (int64_t row = 0; row < weight->n; row++)
         for (int64_t group = 0; group < weight->groups; group++) {
-            awq_tensor rest = awqi_columns_from(&by_row, group);
+            unsigned char *to = awqi_weight_scales(weight, row);
             float scale;
-            awqi_load_row(&rest, row, &scale, 1);
+            awqi_load_columns(&by_row, row, group, &scale, 1);
             if (!isfinite(scale))
                 return awqi_fail(AWQ_ERROR_NON_FINITE, "the scale of row %lld, group %lld is %g", (long long)row,
                                  (long long)group, (double)scale);
-            memcpy((unsigned char *)awqi_weight_scales(weight, row) + (size_t)group * size, awqi_tensor_row(&rest, row), size);
+            awqi_from_f32(weight->scale_dtype, &scale, to + (size_t)group * size, 1);
         }
     return AWQ_OK;
 }
@@ -299,7 +300,8 @@ static awq_status check_planes(const struct awqi_layout *layout, const struct aw
         return awqi_fail(AWQ_ERROR_INVALID, "%s is NULL", planes->names == NULL ? "names" : "planes");
     for (size_t i = 0; i < planes->count; i++) {
         if (planes->names[i] == NULL || planes->tensors[i] == NULL)
-            return awqi_fail(AWQ_ERROR_INVALID, "plane %zu: its %s is NULL", i, planes->names[i] == NULL ? "name" : "tensor");
+            return awqi_fail(AWQ_ERROR_INVALID, "plane %zu: its %s is NULL", i,
+                             planes->names[i] == NULL ? "name" : "tensor");
         if (!knows_plane(layout, planes->names[i]))
             return awqi_fail(AWQ_ERROR_INVALID, "a plane named %s does not belong to this layout", planes->names[i]);
         for (size_t j = 0; j < i; j++)

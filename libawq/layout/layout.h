@@ -17,8 +17,8 @@ struct awqi_layout {
     int32_t id;
     const char *name;
     const char *planes[AWQI_MAX_PLANES]; /* the names of its planes; NULL: none */
-    /* Both NULL when this version has the format only as a name.  'pack' adds planes with awqi_packed_add; 'unpack' gets
-     * whole options with bits set.  Texts of failures are preceded by the name of the format. */
+    /* Both NULL when this version has the format only as a name.  'pack' adds planes with awqi_packed_add; 'unpack'
+     * gets whole options with bits set.  Texts of failures are preceded by the name of the format. */
     awq_status (*pack)(const struct awqi_layout *layout, const awq_weight *weight, awq_packed *packed);
     awq_status (*unpack)(const struct awqi_layout *layout, awq_context *context, const struct awqi_planes *planes,
                          const awq_unpack_options *options, awq_weight **weight);
@@ -33,8 +33,9 @@ awq_status awqi_packed_add(awq_packed *packed, const char *name, int32_t dtype, 
 /* The context that 'packed' belongs to, for parallel work. */
 awq_context *awqi_packed_context(const awq_packed *packed);
 
-/* AWQ_ERROR_UNSUPPORTED when the weight has an input scale, which none of the checkpoint formats can hold, or a short last
- * group, which none of their readers accepts; a single group may be shorter than group_size when 'single_may_be_short'. */
+/* AWQ_ERROR_UNSUPPORTED when the weight has an input scale, which none of the checkpoint formats can hold, or a short
+ * last group, which none of their readers accepts; a single group may be shorter than group_size when
+ * 'single_may_be_short'. */
 awq_status awqi_layout_check_weight(const awq_weight *weight, bool single_may_be_short);
 
 /* Plane 'name' with dtype in the set 'dtypes' and the shape [rows][columns], where -1 leaves an extent open.  NULL and
@@ -62,7 +63,8 @@ awq_status awqi_gemm_unpack(const struct awqi_layout *layout, awq_context *conte
                             const awq_unpack_options *options, awq_weight **weight);
 
 awq_status awqi_compressed_pack(const struct awqi_layout *layout, const awq_weight *weight, awq_packed *packed);
-awq_status awqi_compressed_unpack(const struct awqi_layout *layout, awq_context *context, const struct awqi_planes *planes,
-                                  const awq_unpack_options *options, awq_weight **weight);
+awq_status awqi_compressed_unpack(const struct awqi_layout *layout, awq_context *context,
+                                  const struct awqi_planes *planes, const awq_unpack_options *options,
+                                  awq_weight **weight);
 
 #endif /* AWQI_LAYOUT_H */

@@ -32,7 +32,8 @@ def select(source, destination):
             shutil.copyfile(os.path.join(source, entry["file"]), target)
     kept = {key: manifest[key] for key in ("format", "how", "conventions", "tolerance_kinds", "environment", "peers")}
     with open(os.path.join(destination, "manifest.json"), "w") as file:
-        file.write(json.dumps({**kept, "set": "selection", "cases": cases}, separators=(",", ":")).replace('{"id"', '\n{"id"') + "\n")
+        text = json.dumps({**kept, "set": "selection", "cases": cases}, separators=(",", ":"))
+        file.write(text.replace('{"id"', '\n{"id"') + "\n")
 
 
 select(*sys.argv[1:3])
