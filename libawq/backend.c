@@ -44,7 +44,8 @@ static awq_status load_cuda(const struct awqi_backend **backend)
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
         return awqi_fail(AWQ_ERROR_NO_DEVICE,
-                         "cuda: no backend: %s (" CUDA_LIBRARY " belongs beside libawq.so, or where AWQ_CUDA_BACKEND says)",
+                         "cuda: no backend: %s (" CUDA_LIBRARY
+                         " belongs beside libawq.so, or where AWQ_CUDA_BACKEND says)",
                          dlerror());
 
     void *symbol = dlsym(library, "awqi_backend_get");
@@ -57,8 +58,8 @@ static awq_status load_cuda(const struct awqi_backend **backend)
         status = awqi_fail(AWQ_ERROR_NO_DEVICE, "cuda: %s offers no backend to version %s of the library", path,
                            awq_version_string());
     else if (found->abi != AWQI_BACKEND_ABI)
-        status = awqi_fail(AWQ_ERROR_VERSION, "cuda: %s speaks version %u of the backend interface, the library %u", path,
-                           (unsigned)found->abi, (unsigned)AWQI_BACKEND_ABI);
+        status = awqi_fail(AWQ_ERROR_VERSION, "cuda: %s speaks version %u of the backend interface, the library %u",
+                           path, (unsigned)found->abi, (unsigned)AWQI_BACKEND_ABI);
     if (status != AWQ_OK) {
         dlclose(library);
         return status;
@@ -74,7 +75,8 @@ awq_status awqi_backend_find(int32_t device_type, const struct awqi_backend **ba
         return AWQ_OK;
     }
     if (device_type != AWQ_DEVICE_CUDA)
-        return awqi_fail(AWQ_ERROR_INVALID, "device_type %d is neither AWQ_DEVICE_CPU nor AWQ_DEVICE_CUDA", device_type);
+        return awqi_fail(AWQ_ERROR_INVALID, "device_type %d is neither AWQ_DEVICE_CPU nor AWQ_DEVICE_CUDA",
+                         device_type);
     pthread_mutex_lock(&cuda_lock);
     awq_status status = cuda_backend != NULL ? AWQ_OK : load_cuda(&cuda_backend);
     if (status == AWQ_OK) *backend = cuda_backend;

@@ -32,10 +32,12 @@ static void explain_cpu(const awq_kernel_request *request, reason reasons[KERNEL
     bool few = rows <= CPU_GEMV_ROWS;
     snprintf(reasons[AWQ_KERNEL_REFERENCE], sizeof *reasons, "it defines the result and is slow");
     snprintf(reasons[AWQ_KERNEL_GEMV], sizeof *reasons,
-             few ? "%lld rows; one sweep over the weight serves up to %d" : "%lld rows; each %d need a sweep over the weight",
+             few ? "%lld rows; one sweep over the weight serves up to %d"
+                 : "%lld rows; each %d need a sweep over the weight",
              rows, (int)CPU_GEMV_ROWS);
     snprintf(reasons[AWQ_KERNEL_GEMM], sizeof *reasons,
-             few ? "%lld rows leave much of a 12-row tile empty" : "%lld rows share each block of unpacked weights", rows);
+             few ? "%lld rows leave much of a 12-row tile empty" : "%lld rows share each block of unpacked weights",
+             rows);
     snprintf(reasons[AWQ_KERNEL_MARLIN], sizeof *reasons, "a CUDA kernel");
     snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons, "a CUDA kernel");
     snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons, "gemm unpacks weights block by block as it goes");
@@ -55,10 +57,11 @@ static awq_status resolve(awq_kernel_request *request)
     if (request->dtype == 0) request->dtype = AWQ_F16;
     int32_t bits = request->bits;
     if (bits != 2 && bits != 3 && bits != 4 && bits != 8 && bits != 16 && bits != 32)
-        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: %d bits; 2, 3, 4, 8, or 16 and 32 for dense weights", bits);
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: %d bits; 2, 3, 4, 8, or 16 and 32 for dense weights",
+                         bits);
     if (request->n < 1 || request->k < 1 || request->rows < 1)
-        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: n = %lld, k = %lld, rows = %lld", (long long)request->n,
-                         (long long)request->k, (long long)request->rows);
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: n = %lld, k = %lld, rows = %lld",
+                         (long long)request->n, (long long)request->k, (long long)request->rows);
     if (request->group_size < AWQ_GROUP_PER_ROW)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_request: group_size %lld", (long long)request->group_size);
     if (request->dtype != AWQ_F32 && request->dtype != AWQ_F16 && request->dtype != AWQ_BF16)
@@ -72,18 +75,18 @@ static awq_status resolve(awq_kernel_request *request)
 static awq_status check_supported(const awq_device_info *device, const awq_kernel_request *request)
 {
     if (device->device_type == AWQ_DEVICE_CUDA)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "cuda: reference, gemv, gemm, marlin, hopper and dequant are not in this "
-                                                "version (%s) of the library",
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED,
+                         "cuda: reference, gemv, gemm, marlin, hopper and dequant are not in this version (%s)",
                          awq_version_string());
     if (request->activation > AWQ_ACTIVATION_EXACT)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "cpu: reference, gemv and gemm of this version (%s) are exact; activation mode "
-                                                "%d is not",
-                         awq_version_string(), request->activation);
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED,
+                         "cpu: activation mode %d; reference, gemv and gemm of this version (%s) are exact",
+                         request->activation, awq_version_string());
     return AWQ_OK;
 }
 
-awq_status awq_kernel_select(const awq_device_info *device, const awq_kernel_request *request, int32_t *kernel, char *buffer,
-                             size_t capacity, size_t *length)
+awq_status awq_kernel_select(const awq_device_info *device, const awq_kernel_request *request, int32_t *kernel,
+                             char *buffer, size_t capacity, size_t *length)
 {
     if (device == NULL || request == NULL || kernel == NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_kernel_select: %s is NULL",

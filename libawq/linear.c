@@ -168,8 +168,8 @@ static int64_t row_pitch(const awq_tensor *tensor)
     return (pitch < 0 ? -pitch : pitch) * (int64_t)awq_dtype_size(tensor->dtype);
 }
 
-/* No element of one lies in the other.  Exact for columns of one buffer, such as a fused output that the next linear reads;
- * for other interleavings it may see an overlap where there is none. */
+/* No element of one lies in the other.  Exact for columns of one buffer, such as a fused output that the next linear
+ * reads; for other interleavings it may see an overlap where there is none. */
 static bool tensors_are_disjoint(const awq_tensor *a, const awq_tensor *b)
 {
     struct extent x = tensor_extent(a), y = tensor_extent(b);
@@ -183,7 +183,7 @@ static bool tensors_are_disjoint(const awq_tensor *a, const awq_tensor *b)
     return apart >= x_length && apart + y_length <= pitch;
 }
 
-/* The rows of a tensor to write do not overlap: from the innermost dimension out, each steps over all that is inside it. */
+/* The rows of a tensor to write do not overlap: from the innermost dimension out, each steps over all inside it. */
 static bool rows_are_disjoint(const awq_tensor *tensor)
 {
     bool seen[AWQ_MAX_DIMS] = {false};

@@ -93,8 +93,8 @@ static uint64_t kv_cache_bytes(const awq_memory_request *request)
     return times(times(positions, (uint64_t)request->layers), per_position);
 }
 
-/* One block at a time: its weights as read, in FP32 as the block runs them and as the candidate that is being tried, its
- * codes; and for every calibration token the values above, with the block's input and output kept beside them. */
+/* One block at a time: its weights as read, in FP32 as the block runs them and as the candidate that is being tried,
+ * its codes; and for every calibration token the values above, with the block's input and output kept beside them. */
 static uint64_t quantize_bytes(const awq_memory_request *request, const struct linears *block)
 {
     uint64_t weights = times(block->weights, HALF + SINGLE + SINGLE);
@@ -138,9 +138,11 @@ static awq_status resolve(awq_memory_request *request)
     if (request->group_size == 0) request->group_size = 128;
     if (request->batch == 0) request->batch = 1;
     if (request->kv_element_bytes == 0) request->kv_element_bytes = HALF;
-    awq_status status = awqi_check_flags(request->flags, AWQ_MODEL_TIED_HEAD | AWQ_MODEL_GATED_MLP, "awq_memory_request");
+    awq_status status =
+        awqi_check_flags(request->flags, AWQ_MODEL_TIED_HEAD | AWQ_MODEL_GATED_MLP, "awq_memory_request: flags");
     if (status == AWQ_OK)
-        status = awqi_check_flags(request->quantize_flags, AWQ_QUANTIZE_SYMMETRIC, "awq_memory_request: quantize_flags");
+        status =
+            awqi_check_flags(request->quantize_flags, AWQ_QUANTIZE_SYMMETRIC, "awq_memory_request: quantize_flags");
     if (status == AWQ_OK) status = check_counts(request);
     if (status != AWQ_OK) return status;
     int32_t bits = request->bits;

@@ -74,7 +74,8 @@ awq_status awqi_tuning_check(const awq_tuning *tuning, const awq_context *contex
 static json_t *entry_to_json(const struct awqi_tuning_entry *entry, int32_t classes)
 {
     json_t *kernels = json_array();
-    for (int32_t i = 0; i < classes; i++) json_array_append_new(kernels, json_string(awq_kernel_name(entry->kernels[i])));
+    for (int32_t i = 0; i < classes; i++)
+        json_array_append_new(kernels, json_string(awq_kernel_name(entry->kernels[i])));
     return json_pack("{s:I, s:I, s:i, s:I, s:b, s:o}", "n", (json_int_t)entry->n, "k", (json_int_t)entry->k, "bits",
                      (int)entry->bits, "group_size", (json_int_t)entry->group_size, "symmetric", (int)entry->symmetric,
                      "kernels", kernels);
@@ -86,8 +87,8 @@ static char *tuning_to_text(const awq_tuning *tuning)
     for (int32_t i = 0; i < tuning->classes; i++) json_array_append_new(batches, json_integer((json_int_t)1 << i));
     for (int64_t i = 0; i < tuning->count; i++)
         json_array_append_new(weights, entry_to_json(&tuning->entries[i], tuning->classes));
-    json_t *root = json_pack("{s:i, s:{s:i, s:s, s:I}, s:I, s:o, s:o}", "awq_tuning", (int)FORMAT_VERSION, "device", "type",
-                             (int)tuning->device_type, "name", tuning->device, "cpu_features",
+    json_t *root = json_pack("{s:i, s:{s:i, s:s, s:I}, s:I, s:o, s:o}", "awq_tuning", (int)FORMAT_VERSION, "device",
+                             "type", (int)tuning->device_type, "name", tuning->device, "cpu_features",
                              (json_int_t)tuning->cpu_features, "kernel_table", (json_int_t)tuning->kernel_table,
                              "batch_sizes", batches, "weights", weights);
     char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
@@ -128,15 +129,17 @@ static awq_status read_entry(const json_t *json, int64_t index, const char *path
     json_int_t n, k, group_size;
     int bits, symmetric;
     json_t *kernels;
-    if (json_unpack((json_t *)(uintptr_t)json, "{s:I, s:I, s:i, s:I, s:b, s:o}", "n", &n, "k", &k, "bits", &bits, "group_size",
-                    &group_size, "symmetric", &symmetric, "kernels", &kernels) != 0 ||
+    if (json_unpack((json_t *)(uintptr_t)json, "{s:I, s:I, s:i, s:I, s:b, s:o}", "n", &n, "k", &k, "bits", &bits,
+                    "group_size", &group_size, "symmetric", &symmetric, "kernels", &kernels) != 0 ||
         !json_is_array(kernels) || n < 1 || k < 1 || group_size < 1)
-        return awqi_fail(AWQ_ERROR_FORMAT, "%s: weight %lld: n, k, bits, group_size, symmetric and kernels are needed", path,
+        return awqi_fail(AWQ_ERROR_FORMAT,
+                         "%s: weight %lld: n, k, bits, group_size, symmetric and kernels are needed", path,
                          (long long)index);
     if (json_array_size(kernels) != (size_t)classes)
         return awqi_fail(AWQ_ERROR_FORMAT, "%s: weight %lld: %zu kernels for %d batch sizes", path, (long long)index,
                          json_array_size(kernels), classes);
-    *entry = (struct awqi_tuning_entry){.n = n, .k = k, .group_size = group_size, .bits = bits, .symmetric = symmetric != 0};
+    *entry = (struct awqi_tuning_entry){
+        .n = n, .k = k, .group_size = group_size, .bits = bits, .symmetric = symmetric != 0};
     for (int32_t i = 0; i < classes; i++) {
         const char *name = json_string_value(json_array_get(kernels, (size_t)i));
         entry->kernels[i] = name != NULL ? kernel_from_name(name) : AWQ_KERNEL_AUTO;
@@ -171,9 +174,9 @@ static awq_status read_root(awq_context *context, json_t *root, const char *path
         return awqi_fail(AWQ_ERROR_VERSION, "%s: version %lld of the tuning format; %d is understood", path,
                          (long long)version, (int)FORMAT_VERSION);
     json_error_t error;
-    if (json_unpack_ex(root, &error, 0, "{s:{s:i, s:s, s:I}, s:I, s:o, s:o}", "device", "type", &device_type, "name", &device,
-                       "cpu_features", &features, "kernel_table", &kernel_table, "batch_sizes", &batches, "weights",
-                       &weights) != 0)
+    if (json_unpack_ex(root, &error, 0, "{s:{s:i, s:s, s:I}, s:I, s:o, s:o}", "device", "type", &device_type, "name",
+                       &device, "cpu_features", &features, "kernel_table", &kernel_table, "batch_sizes", &batches,
+                       "weights", &weights) != 0)
         return awqi_fail(AWQ_ERROR_FORMAT, "%s: %s", path, error.text);
     awq_status status = check_batch_sizes(batches, path);
     if (status == AWQ_OK && !json_is_array(weights))

@@ -39,7 +39,7 @@ static awq_status run_once(const struct bench *bench, const awq_linear *linear, 
     return status;
 }
 
-/* The shortest of several runs, for an interruption can only add time.  The first, which faults pages in, is not counted. */
+/* The shortest of several runs, for an interruption can only add time; not the first, which faults pages in. */
 static awq_status time_kernel(const struct bench *bench, const awq_linear *linear, int64_t rows, double *shortest)
 {
     enum { LEAST_RUNS = 3 };
@@ -87,7 +87,7 @@ static awq_status bench_open(awq_context *context, const awq_linear *linear, int
     return awq_tensor_copy(context, &ones, &x, NULL);
 }
 
-/* Time 'kernel' for all batch sizes and enter it where it beats 'best'.  One that cannot take the weight is no failure. */
+/* Time 'kernel' for all batch sizes and enter it where it beats 'best'.  One that cannot take the weight is no error. */
 static awq_status measure_kernel(awq_context *context, const awq_weight *weight, int32_t kernel, int32_t classes,
                                  double *best, struct awqi_tuning_entry *entry)
 {
@@ -121,7 +121,8 @@ static awq_status measure_weight(awq_context *context, const awq_weight *weight,
     for (int32_t kernel = AWQ_KERNEL_GEMV; status == AWQ_OK && awq_kernel_name(kernel) != NULL; kernel++)
         status = measure_kernel(context, weight, kernel, classes, best, entry);
     if (status == AWQ_OK && entry->kernels[0] == AWQ_KERNEL_AUTO)
-        status = awqi_fail(AWQ_ERROR_UNSUPPORTED, "awq_tuning_measure: no kernel of this device takes a weight [%lld][%lld]",
+        status = awqi_fail(AWQ_ERROR_UNSUPPORTED,
+                           "awq_tuning_measure: no kernel of this device takes a weight [%lld][%lld]",
                            (long long)weight->n, (long long)weight->k);
     return status;
 }

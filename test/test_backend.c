@@ -71,7 +71,8 @@ static bool build(const struct scratch *scratch, unsigned abi, const char *found
     const char *source = scratch_path(scratch, "backend.c");
     scratch_write(source, backend_source, sizeof backend_source - 1);
     char command[3 * PATH_MAX];
-    snprintf(command, sizeof command, "cc -shared -fPIC -DABI=%u -DFOUND='%s' -o '%s' '%s'", abi, found, library, source);
+    snprintf(command, sizeof command, "cc -shared -fPIC -DABI=%u -DFOUND='%s' -o '%s' '%s'", abi, found, library,
+             source);
     return system(command) == 0;
 }
 

@@ -477,7 +477,8 @@ static void *run_often(void *argument)
     awq_tensor x, y;
     awq_tensor_init_const_2d(&x, runner->x, AWQ_F32, ROWS, K);
     awq_tensor_init_2d(&y, runner->y, AWQ_F32, ROWS, N);
-    for (int i = 0; i < 200 && runner->status == AWQ_OK; i++) runner->status = awq_linear_run(runner->linear, &x, &y, NULL);
+    for (int i = 0; i < 200 && runner->status == AWQ_OK; i++)
+        runner->status = awq_linear_run(runner->linear, &x, &y, NULL);
     return NULL;
 }
 

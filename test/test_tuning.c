@@ -103,7 +103,8 @@ static void a_linear_follows_its_tuning(void **state)
     struct scratch *scratch = *state;
     awq_tuning *tuning = measured(scratch->context);
     /* Not what the built-in table would take. */
-    for (int i = 0; i < tuning->classes; i++) tuning->entries[0].kernels[i] = i == 0 ? AWQ_KERNEL_GEMM : AWQ_KERNEL_GEMV;
+    for (int i = 0; i < tuning->classes; i++)
+        tuning->entries[0].kernels[i] = i == 0 ? AWQ_KERNEL_GEMM : AWQ_KERNEL_GEMV;
     awq_weight *weight = weight_of(scratch->context, N, K, 4);
     awq_linear_options options;
     awq_struct_init(&options, sizeof options);
@@ -185,6 +186,10 @@ static void measuring_refuses_bad_arguments(void **state)
     awq_weight_destroy(weight);
 }
 
+#define HEAD                                                                                                           \
+    "{\"awq_tuning\": 1, \"device\": {\"type\": 0, \"name\": \"a\", \"cpu_features\": 0}, \"kernel_table\": 1,"
+#define WEIGHT "{\"n\": 1, \"k\": 1, \"bits\": 4, \"group_size\": 1, \"symmetric\": false,"
+
 static void damaged_files_are_refused(void **state)
 {
     struct scratch *scratch = *state;
@@ -200,23 +205,14 @@ static void damaged_files_are_refused(void **state)
         {"{\"awq_tuning\": 9}", AWQ_ERROR_VERSION, "version 9"},
         {"{\"awq_tuning\": 1, \"awq_tuning\": 1}", AWQ_ERROR_FORMAT, "line"},
         {"{\"awq_tuning\": 1}", AWQ_ERROR_FORMAT, "device"},
-        {"{\"awq_tuning\": 1, \"device\": {\"type\": 0, \"name\": \"a\", \"cpu_features\": 0}, \"kernel_table\": 1,"
-         "\"batch_sizes\": [], \"weights\": []}", AWQ_ERROR_FORMAT, "batch_sizes"},
-        {"{\"awq_tuning\": 1, \"device\": {\"type\": 0, \"name\": \"a\", \"cpu_features\": 0}, \"kernel_table\": 1,"
-         "\"batch_sizes\": [1, 3], \"weights\": []}", AWQ_ERROR_FORMAT, "batch_sizes"},
-        {"{\"awq_tuning\": 1, \"device\": {\"type\": 0, \"name\": \"a\", \"cpu_features\": 0}, \"kernel_table\": 1,"
-         "\"batch_sizes\": [1], \"weights\": {}}", AWQ_ERROR_FORMAT, "weights"},
-        {"{\"awq_tuning\": 1, \"device\": {\"type\": 0, \"name\": \"a\", \"cpu_features\": 0}, \"kernel_table\": 1,"
-         "\"batch_sizes\": [1], \"weights\": [{\"n\": 1}]}", AWQ_ERROR_FORMAT, "weight 0"},
-        {"{\"awq_tuning\": 1, \"device\": {\"type\": 0, \"name\": \"a\", \"cpu_features\": 0}, \"kernel_table\": 1,"
-         "\"batch_sizes\": [1], \"weights\": [{\"n\": 1, \"k\": 1, \"bits\": 4, \"group_size\": 1, \"symmetric\": false,"
-         "\"kernels\": [\"gemv\", \"gemv\"]}]}", AWQ_ERROR_FORMAT, "2 kernels"},
-        {"{\"awq_tuning\": 1, \"device\": {\"type\": 0, \"name\": \"a\", \"cpu_features\": 0}, \"kernel_table\": 1,"
-         "\"batch_sizes\": [1], \"weights\": [{\"n\": 1, \"k\": 1, \"bits\": 4, \"group_size\": 1, \"symmetric\": false,"
-         "\"kernels\": [\"abacus\"]}]}", AWQ_ERROR_FORMAT, "abacus"},
-        {"{\"awq_tuning\": 1, \"device\": {\"type\": 0, \"name\": \"a\", \"cpu_features\": 0}, \"kernel_table\": 1,"
-         "\"batch_sizes\": [1], \"weights\": [{\"n\": 1, \"k\": 1, \"bits\": 4, \"group_size\": 1, \"symmetric\": false,"
-         "\"kernels\": [7]}]}", AWQ_ERROR_FORMAT, "weight 0"},
+        {HEAD "\"batch_sizes\": [], \"weights\": []}", AWQ_ERROR_FORMAT, "batch_sizes"},
+        {HEAD "\"batch_sizes\": [1, 3], \"weights\": []}", AWQ_ERROR_FORMAT, "batch_sizes"},
+        {HEAD "\"batch_sizes\": [1], \"weights\": {}}", AWQ_ERROR_FORMAT, "weights"},
+        {HEAD "\"batch_sizes\": [1], \"weights\": [{\"n\": 1}]}", AWQ_ERROR_FORMAT, "weight 0"},
+        {HEAD "\"batch_sizes\": [1], \"weights\": [" WEIGHT "\"kernels\": [\"gemv\", \"gemv\"]}]}", AWQ_ERROR_FORMAT,
+         "2 kernels"},
+        {HEAD "\"batch_sizes\": [1], \"weights\": [" WEIGHT "\"kernels\": [\"abacus\"]}]}", AWQ_ERROR_FORMAT, "abacus"},
+        {HEAD "\"batch_sizes\": [1], \"weights\": [" WEIGHT "\"kernels\": [7]}]}", AWQ_ERROR_FORMAT, "weight 0"},
     };
     const char *path = scratch_path(scratch, "tuning.json");
     awq_tuning *tuning = NULL;

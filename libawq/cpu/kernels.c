@@ -10,6 +10,11 @@ static const struct awqi_cpu_kernels *const table[] = {
 #endif
 };
 
+const struct awqi_cpu_kernels *awqi_cpu_kernels_at(size_t index)
+{
+    return index < sizeof table / sizeof *table ? table[index] : NULL;
+}
+
 const struct awqi_cpu_kernels *awqi_cpu_kernels_for(uint32_t features)
 {
     const struct awqi_cpu_kernels *best = table[0];

@@ -1,8 +1,8 @@
 /* Weights as the CPU kernels want them, and the kernels themselves.
  *
- * The outputs of a linear are cut into panels of AWQI_PANEL.  Within a panel the inputs follow each other, and for each input
- * (or word of codes) the outputs lie side by side, so that a vector register holds one input's weights for several outputs
- * and every kernel, whatever the width of its registers, reads the same memory in order. */
+ * The outputs of a linear are cut into panels of AWQI_PANEL.  Within a panel the inputs follow each other, and for each
+ * input (or word of codes) the outputs lie side by side, so that a vector register holds one input's weights for
+ * several outputs and every kernel, whatever the width of its registers, reads the same memory in order. */
 #ifndef AWQI_CPU_KERNELS_H
 #define AWQI_CPU_KERNELS_H
 
@@ -32,8 +32,8 @@ struct awqi_panels {
     uint64_t size_bytes; /* of the four arrays */
 };
 
-/* The loops that depend on the instruction set.  Every sum runs over the inputs in ascending order, so that an output does
- * not depend on which rows and columns were computed beside it. */
+/* The loops that depend on the instruction set.  Every sum runs over the inputs in ascending order, so that an output
+ * does not depend on which rows and columns were computed beside it. */
 struct awqi_cpu_kernels {
     uint32_t features; /* AWQ_CPU_* that it needs */
     const char *name;
@@ -49,6 +49,9 @@ extern const struct awqi_cpu_kernels awqi_cpu_kernels_ref, awqi_cpu_kernels_base
     awqi_cpu_kernels_avx512;
 
 /* ---- kernels.c */
+
+/* Entry 'index' of the table, in ascending order; NULL past its end. */
+const struct awqi_cpu_kernels *awqi_cpu_kernels_at(size_t index);
 
 /* The best kernels for a set of features. */
 const struct awqi_cpu_kernels *awqi_cpu_kernels_for(uint32_t features);

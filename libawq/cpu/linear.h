@@ -18,8 +18,8 @@ struct awqi_cpu_linear {
 
 /* Row 'row' of x as the product wants it, in single precision: normalised, divided by the input scale.  Element j goes
  * to out[j * step]. */
-void awqi_linear_load_row(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row, float *out,
-                          int64_t step);
+void awqi_linear_load_row(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row,
+                          float *out, int64_t step);
 
 /* The sums [PANEL] of one row and panel become outputs: bias, gate, residual, and one rounding to y's dtype. */
 void awqi_linear_store_panel(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row,

@@ -1,5 +1,5 @@
-/* The kernels for what every processor of an architecture has: NEON on AArch64, SSE2 on x86-64, and elsewhere whatever the
- * compiler makes of vectors of four. */
+/* The kernels for what every processor of an architecture has: NEON on AArch64, SSE2 on x86-64, and elsewhere whatever
+ * the compiler makes of vectors of four. */
 #include "kernels.h"
 
 #define TARGET
@@ -37,8 +37,8 @@ static inline vec vec_fma(vec a, vec b, vec c)
 
 static inline vec vec_load_f16(const uint16_t *p)
 {
-    /* The magnitude's bits, moved into place, are the number times 2^-112, subnormals included; what was infinite or NaN
-     * gets its exponent back. */
+    /* The magnitude's bits, moved into place, are the number times 2^-112, subnormals included; what was infinite or
+     * NaN gets its exponent back. */
     typedef uint32_t words __attribute__((vector_size(16)));
     words bits = {p[0], p[1], p[2], p[3]};
     words magnitude = (bits & 0x7fff) << 13;

@@ -2,7 +2,7 @@
  *
  *     TARGET                     function attribute that selects the instruction set, possibly empty
  *     LANES                      floats in a vector register
- *     TILE_ROWS, TILE_VECTORS    the part of a tile whose sums fit in the registers; they divide STRIP and PANEL / LANES
+ *     TILE_ROWS, TILE_VECTORS    the part of a tile whose sums fit in the registers, dividing STRIP and PANEL
  *     GEMV_SUMS                  registers for the sums of a matrix-vector product
  *     vec                        vector_size type of LANES floats
  *     vec_fma(a, b, c)           a b + c, in one rounding where the processor can
@@ -44,8 +44,8 @@ INLINE vec load_weights(int32_t dtype, const void *values, int64_t index)
     return (vec)(__builtin_convertvector(*(const hvec_any *)halves, uvec) << 16);
 }
 
-/* Code 'index' of each of LANES words, less its zero point, exactly: below 2^24 the integers above 2^23 lie one unit in the
- * last place apart, so a code put into the lowest bits of 2^23 is added to it.  'zeros' are zero points plus 2^23. */
+/* Code 'index' of each of LANES words, less its zero point, exactly: from 2^23 to 2^24 neighbouring floats are 1 apart,
+ * so a code put into the lowest bits of 2^23 is added to it.  'zeros' are zero points plus 2^23. */
 INLINE vec decode(uvec words, int index, int width, vec zeros)
 {
     uvec codes = (words >> (uint32_t)(index * width)) & (uint32_t)((1u << width) - 1);
@@ -91,14 +91,16 @@ TARGET static void tile(int64_t depth, const float *a, const float *b, float *c)
 
 /* ---- unpack */
 
-INLINE void unpack_dense(int32_t dtype, const struct awqi_panels *w, int64_t panel, int64_t first, int64_t count, float *b)
+INLINE void unpack_dense(int32_t dtype, const struct awqi_panels *w, int64_t panel, int64_t first, int64_t count,
+                         float *b)
 {
     int64_t begin = (panel * w->k + first) * AWQI_PANEL;
     for (int64_t i = 0; i < count * AWQI_PANEL; i += LANES) store(b + i, load_weights(dtype, w->values, begin + i));
 }
 
 /* Inputs 'first' .. 'first + count - 1' of one group, one vector of outputs. */
-INLINE void unpack_group(int width, const uint32_t *words, int64_t first, int64_t count, vec zeros, vec scales, float *b)
+INLINE void unpack_group(int width, const uint32_t *words, int64_t first, int64_t count, vec zeros, vec scales,
+                         float *b)
 {
     const int per_word = 32 / width;
     int64_t k = 0;
@@ -125,8 +127,8 @@ INLINE void unpack_codes(int width, const struct awqi_panels *w, int64_t panel, 
         const uint32_t *words = w->codes + (panel * w->panel_words + group * w->group_words) * AWQI_PANEL;
         int64_t header = (panel * w->groups + group) * AWQI_PANEL;
         for (int j = 0; j < AWQI_PANEL; j += LANES)
-            unpack_group(width, words + j, within, taken, load_zeros(w->zeros + header + j), load(w->scales + header + j),
-                         b + j);
+            unpack_group(width, words + j, within, taken, load_zeros(w->zeros + header + j),
+                         load(w->scales + header + j), b + j);
         first += taken;
         count -= taken;
         b += taken * AWQI_PANEL;
@@ -189,8 +191,8 @@ INLINE void gemv_dense(int rows, int vectors, int32_t dtype, const struct awqi_p
 }
 
 /* The input whose codes are number 'index' in the words. */
-INLINE void gemv_code(int rows, int vectors, int width, int index, const uint32_t *words, const vec *zeros, const float *x,
-                      int64_t stride, gemv_sums sums)
+INLINE void gemv_code(int rows, int vectors, int width, int index, const uint32_t *words, const vec *zeros,
+                      const float *x, int64_t stride, gemv_sums sums)
 {
     vec weights[AWQI_PANEL / LANES];
     UNROLL
@@ -234,8 +236,8 @@ INLINE void gemv_codes(int rows, int vectors, int width, const struct awqi_panel
         const uint32_t *words = w->codes + (panel * w->panel_words + group * w->group_words) * AWQI_PANEL;
         int64_t header = (panel * w->groups + group) * AWQI_PANEL;
         for (int j = 0; j < AWQI_PANEL; j += vectors * LANES)
-            gemv_group(rows, vectors, width, count, words + j, w->scales + header + j, w->zeros + header + j, x + k, w->k,
-                       out + j);
+            gemv_group(rows, vectors, width, count, words + j, w->scales + header + j, w->zeros + header + j, x + k,
+                       w->k, out + j);
     }
 }
 

@@ -25,8 +25,8 @@ static float norm_factor(const struct awqi_linear_job *job, int64_t row, int64_t
     return (float)(1.0 / sqrt(sum / (double)k + job->norm_epsilon));
 }
 
-void awqi_linear_load_row(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row, float *out,
-                          int64_t step)
+void awqi_linear_load_row(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row,
+                          float *out, int64_t step)
 {
     const int64_t k = linear->panels.k;
     const float factor = job->norm_weight != NULL ? norm_factor(job, row, k) : 1.0f;

@@ -70,8 +70,8 @@ static void gemm_task(void *user_data, int64_t index)
     float sums[AWQI_TASK_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
     int64_t panel = index % w->panels, begin = index / w->panels * AWQI_TASK_ROWS;
     int64_t rows = awqi_min64(AWQI_TASK_ROWS, pass->rows - begin);
-    awqi_gemm_panel(pass->kernels, pass->x + begin * w->k, awqi_ceil_div(rows, AWQI_STRIP), w->k, panel_block, pass, panel,
-                    sums);
+    awqi_gemm_panel(pass->kernels, pass->x + begin * w->k, awqi_ceil_div(rows, AWQI_STRIP), w->k, panel_block, pass,
+                    panel, sums);
     for (int64_t i = 0; i < rows; i++)
         awqi_linear_store_panel(pass->linear, pass->job, pass->first + begin + i, panel, sums + i * AWQI_PANEL);
 }

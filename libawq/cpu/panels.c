@@ -36,7 +36,8 @@ float awqi_panel_weight(const struct awqi_panels *w, int64_t panel, int64_t colu
     int shift;
     int64_t word = code_word(w, input, &shift);
     int64_t group = (panel * w->groups + input / w->group_size) * AWQI_PANEL + column;
-    int32_t code = (int32_t)(w->codes[(panel * w->panel_words + word) * AWQI_PANEL + column] >> shift & ((1u << w->width) - 1));
+    uint32_t codes = w->codes[(panel * w->panel_words + word) * AWQI_PANEL + column];
+    int32_t code = (int32_t)(codes >> shift & ((1u << w->width) - 1));
     return (float)(code - w->zeros[group]) * w->scales[group];
 }
 

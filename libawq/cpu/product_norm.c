@@ -44,8 +44,8 @@ static void sum_task(void *user_data, int64_t index)
     float c[AWQI_TASK_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
     int64_t begin = index / job->panels * AWQI_TASK_ROWS;
     int64_t strips = awqi_ceil_div(awqi_min64(AWQI_TASK_ROWS, job->count - begin), AWQI_STRIP);
-    awqi_gemm_panel(job->kernels, job->strips + begin * job->k, strips, job->k, transpose_block, job, index % job->panels,
-                    c);
+    awqi_gemm_panel(job->kernels, job->strips + begin * job->k, strips, job->k, transpose_block, job,
+                    index % job->panels, c);
     /* Padding is zeros times numbers, so it adds nothing. */
     double lanes[4] = {0};
     for (int64_t i = 0; i < strips * AWQI_STRIP * AWQI_PANEL; i += 4)

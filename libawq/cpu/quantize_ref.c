@@ -22,7 +22,8 @@ struct run {
     atomic_int_least64_t first_overflow; /* row * groups + group; INT64_MAX: none */
 };
 
-/* How one group is mapped to codes. */
+/* How one group is mapped to codes.  EXACT divides by the scale as stored; the peers, who keep scales in the dtype of the
+ * weight, by the step itself, so that there a narrower scale_dtype costs accuracy but changes no code. */
 struct grid {
     float step;   /* what values are divided by */
     float scale;  /* step as stored */
