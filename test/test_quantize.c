@@ -236,6 +236,31 @@ static void test_peers_compute_in_the_dtype_of_the_weight(void **state)
     awq_weight_destroy(weight);
 }
 
+static void test_storage_changes_codes_in_exact_only(void **state)
+{
+    uint64_t seed = 6;
+    const int64_t k = 512;
+    float *w = random_array(&seed, AWQ_F32, N * k, 0.1f);
+    for (int32_t profile = AWQ_PROFILE_EXACT; profile <= AWQ_PROFILE_LLM_AWQ; profile++) {
+        awq_quantize_options options = default_options();
+        options.bits = 8;
+        options.profile = profile;
+        awq_weight *narrow = quantize(*state, w, N, k, &options);
+        options.scale_dtype = AWQ_F32;
+        awq_weight *wide = quantize(*state, w, N, k, &options);
+        struct parts a = open_weight(narrow), b = open_weight(wide);
+        bool same_codes = memcmp(a.codes, b.codes, N * (size_t)k) == 0;
+        assert_true(same_codes == (profile != AWQ_PROFILE_EXACT));
+        for (int64_t i = 0; profile != AWQ_PROFILE_EXACT && i < N * 4; i++)
+            assert_true(a.scales[i] == awqi_round_to(AWQ_F16, b.scales[i]));
+        close_parts(&a);
+        close_parts(&b);
+        awq_weight_destroy(narrow);
+        awq_weight_destroy(wide);
+    }
+    free(w);
+}
+
 static void test_peer_floor(void **state)
 {
     const float w[] = {0.05f, 0.05f, 0.05f, 0.05f};
@@ -545,6 +570,7 @@ int main(void)
         SCRATCH_TEST(test_groups_of_zeros),
         SCRATCH_TEST(test_scales_that_do_not_fit_are_clamped_and_counted),
         SCRATCH_TEST(test_peers_compute_in_the_dtype_of_the_weight),
+        SCRATCH_TEST(test_storage_changes_codes_in_exact_only),
         SCRATCH_TEST(test_peer_floor),
         SCRATCH_TEST(test_peer_range_that_overflows_is_refused),
         SCRATCH_TEST(test_input_scale),
