@@ -383,7 +383,13 @@ static json_t *load_manifest(const char *directory)
     snprintf(path, sizeof path, "%s/manifest.json", directory);
     json_error_t error;
     json_t *manifest = json_load_file(path, 0, &error);
-    if (manifest == NULL) fprintf(stderr, "%s: line %d: %s\n", path, error.line, error.text);
+    if (manifest == NULL) {
+        fprintf(stderr, "%s: line %d: %s\n", path, error.line, error.text);
+    } else if (json_array_size(json_object_get(manifest, "cases")) == 0) {
+        fprintf(stderr, "%s: no cases\n", path);
+        json_decref(manifest);
+        return NULL;
+    }
     return manifest;
 }
 
