@@ -94,14 +94,15 @@ static uint64_t kv_cache_bytes(const awq_memory_request *request)
 }
 
 /* One block at a time: its weights as read, in FP32 as the block runs them and as the candidate that is being tried,
- * its codes; and for every calibration token the values above, with the block's input and output kept beside them. */
+ * its codes; the block's input for every calibration token; and the values above for those that run through it together. */
 static uint64_t quantize_bytes(const awq_memory_request *request, const struct linears *block)
 {
+    enum { CHUNK = 2048 }; /* tokens at once, as a program that bounds its memory would do it */
+    uint64_t tokens = (uint64_t)request->calibration_tokens, together = tokens < CHUNK ? tokens : CHUNK;
     uint64_t weights = times(block->weights, HALF + SINGLE + SINGLE);
     uint64_t codes = request->bits == 16 ? 0 : plus(block->codes, plus(block->scales, block->zeros));
-    uint64_t values = plus(values_per_token(request), times(2, (uint64_t)request->hidden));
-    uint64_t activations = times(times((uint64_t)request->calibration_tokens, values), SINGLE);
-    return plus(weights, plus(codes, activations));
+    uint64_t values = plus(times(tokens, (uint64_t)request->hidden), times(together, values_per_token(request)));
+    return plus(weights, plus(codes, times(values, SINGLE)));
 }
 
 static awq_status check_counts(const awq_memory_request *request)
