@@ -114,7 +114,7 @@ static const struct cli_option table[] = {
      .help = "How files hold the weights.  gemm (AWQ's own; 4 bits) and compressed-tensors are what vLLM and transformers load; "
              "auto is gemm for 4 bits and compressed-tensors for others."},
     {CLI_CHOICE, "scale-dtype", offsetof(struct options, scale_dtype), .argument = "auto|f16|bf16|f32",
-     .help = "Type of the scales; auto is f16, which gemm is limited to."},
+     .help = "Type of the scales; auto is f16, which is what gemm holds."},
     {CLI_LIST, "exclude", offsetof(struct options, request.exclude), .argument = "REGEX",
      .help = "Leave linears as they are in whose name this is found, such as 'layers\\.0\\.' or 'o_proj$'.  May be given several "
              "times.  Embeddings, norms and lm_head always stay as they are."},

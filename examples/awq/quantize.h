@@ -61,6 +61,9 @@ struct block_report {
 /* The linears that take the input at 'point', closed by BLOCK_LINEARS. */
 const int *point_linears(enum block_point point);
 
+/* How long that input is. */
+int64_t point_inputs(const struct model_config *config, enum block_point point);
+
 /* "q k v", "o", "gate up", "down". */
 const char *point_name(enum block_point point);
 
@@ -141,9 +144,19 @@ int32_t job_part_update(void *part, uint64_t done, uint64_t total);
 bool job_forward(struct quantize_job *job, const struct block *block, bool advance, struct job_part *part, block_tap tap,
                  void *tap_data);
 
-/* Bytes that calibrating and searching one block takes at most, beside what block_quantize allocates itself. */
-uint64_t block_search_bytes(const struct model_config *config, const struct quantize_settings *settings,
-                            int64_t windows, int64_t length);
+/* How much of the calibration is kept to compare outputs on: whole windows, for attention; sampled rows of the input at each
+ * point; and the larger number of rows that makes. */
+int64_t compared_windows(const struct quantize_job *job);
+int64_t sampled_rows(const struct quantize_job *job);
+int64_t compared_rows(const struct quantize_job *job);
+
+/* ---- quantize_memory.c */
+
+/* Bytes that the context will hold at most, from the shapes alone; needs job->windows where there is calibration. */
+uint64_t estimate_memory(const struct quantize_job *job);
+
+/* What a session for the calibration needs. */
+struct session_options calibration_session(const struct quantize_job *job);
 
 /* ---- hf_output.c */
 

@@ -4,8 +4,6 @@
 
 #include "quantize.h"
 
-enum { CHUNK_TOKENS = 2048 }; /* that run through a block at once, about */
-
 /* ---- the model */
 
 static bool create_writer(struct quantize_job *job)
@@ -102,22 +100,14 @@ static bool read_windows(struct quantize_job *job)
     return ok;
 }
 
-static struct session_options session_options(struct quantize_job *job)
-{
-    int64_t length = job->windows.columns, sequences = CHUNK_TOKENS / length;
-    if (sequences > job->windows.rows) sequences = job->windows.rows;
-    if (sequences < 1) sequences = 1;
-    job->chunk_sequences = sequences;
-    return (struct session_options){.max_rows = sequences * length, .sequences = sequences, .capacity = length};
-}
-
 /* The windows as the first block sees them. */
 static bool embed_windows(struct quantize_job *job)
 {
-    struct session_options options = session_options(job);
+    struct session_options options = calibration_session(job);
     int64_t tokens = job->windows.rows * job->windows.columns;
     awq_tensor embedding, norm;
     void *memory = NULL;
+    job->chunk_sequences = options.sequences;
     job->counts = calloc((size_t)job->chunk_sequences, sizeof *job->counts);
     if (!job->counts) return cli_error("out of memory");
     for (int64_t i = 0; i < job->chunk_sequences; i++) job->counts[i] = job->windows.columns;
@@ -130,33 +120,6 @@ static bool embed_windows(struct quantize_job *job)
 }
 
 /* ---- memory */
-
-static int64_t block_weights_count(const struct model_config *config)
-{
-    int64_t count = 0, n, k;
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
-        block_linear_shape(config, linear, &n, &k);
-        count += n * k;
-    }
-    return count;
-}
-
-/* What the context will hold at most: the activations of all windows, a session, and the larger of what one block's
- * search and its rounding take. */
-static uint64_t estimate_memory(struct quantize_job *job)
-{
-    const struct model_config *config = &job->config;
-    const awq_quantize_options *quantizer = &job->settings->quantizer;
-    uint64_t weights = (uint64_t)block_weights_count(config);
-    uint64_t groups = quantizer->group_size > 0 ? weights / (uint64_t)quantizer->group_size : 0;
-    uint64_t rounded = weights * (uint64_t)quantizer->bits / 8 + 3 * groups;
-    if (!job->settings->search) return rounded + weights;
-    struct session_options options = session_options(job);
-    uint64_t tokens = (uint64_t)(job->windows.rows * job->windows.columns);
-    uint64_t search = block_search_bytes(config, job->settings, job->windows.rows, job->windows.columns);
-    return tokens * (uint64_t)config->hidden * sizeof(float) + session_bytes(config, &options) +
-           (search > rounded ? search : rounded);
-}
 
 static bool check_memory(struct quantize_job *job)
 {

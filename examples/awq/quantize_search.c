@@ -110,24 +110,30 @@ static bool is_searched(const struct searcher *searcher, enum block_point point)
     return settings->scale_output && (can_tie || config->heads == config->kv_heads);
 }
 
-static int64_t point_inputs(const struct model_config *config, enum block_point point)
+int64_t point_inputs(const struct model_config *config, enum block_point point)
 {
     int64_t n, k;
     block_linear_shape(config, *point_linears(point), &n, &k);
     return k;
 }
 
-static int64_t compared_windows(const struct quantize_settings *settings, int64_t windows, int64_t length)
+int64_t compared_windows(const struct quantize_job *job)
 {
-    int64_t fit = settings->search_tokens / length;
+    int64_t fit = job->settings->search_tokens / job->windows.columns;
     if (fit < 1) fit = 1;
-    return fit < windows ? fit : windows;
+    return fit < job->windows.rows ? fit : job->windows.rows;
 }
 
-static int64_t compared_rows(const struct quantize_settings *settings, int64_t windows, int64_t length)
+int64_t sampled_rows(const struct quantize_job *job)
 {
-    int64_t rows = compared_windows(settings, windows, length) * length;
-    return rows > settings->search_tokens ? rows : settings->search_tokens;
+    int64_t all = job->windows.rows * job->windows.columns;
+    return all < job->settings->search_tokens ? all : job->settings->search_tokens;
+}
+
+int64_t compared_rows(const struct quantize_job *job)
+{
+    int64_t rows = compared_windows(job) * job->windows.columns, samples = sampled_rows(job);
+    return rows > samples ? rows : samples;
 }
 
 /* NULL after a message. */
@@ -140,11 +146,12 @@ static void *allocate(const struct searcher *searcher, int64_t count, size_t siz
     return memory;
 }
 
-static bool allocate_room(struct searcher *searcher, int64_t windows, int64_t length)
+static bool allocate_room(struct searcher *searcher)
 {
-    int64_t hidden = searcher->job->config.hidden, rows = compared_rows(searcher->job->settings, windows, length);
-    searcher->compared_windows = compared_windows(searcher->job->settings, windows, length);
-    return (searcher->normed = allocate(searcher, searcher->compared_windows * length * hidden, sizeof(float))) &&
+    const struct quantize_job *job = searcher->job;
+    int64_t hidden = job->config.hidden, rows = compared_rows(job);
+    searcher->compared_windows = compared_windows(job);
+    return (searcher->normed = allocate(searcher, searcher->compared_windows * job->windows.columns * hidden, sizeof(float))) &&
            (searcher->reference = allocate(searcher, rows * hidden, sizeof(float))) &&
            (searcher->output = allocate(searcher, rows * hidden, sizeof(float))) &&
            (searcher->sums = allocate(searcher, rows / ROWS_PER_TASK + 1, sizeof(double)));
@@ -185,7 +192,7 @@ static bool create_calibrations(struct searcher *searcher)
     const struct quantize_job *job = searcher->job;
     awq_calibration_options options;
     awq_struct_init(&options, sizeof options);
-    options.sample_rows = job->settings->search_tokens;
+    options.sample_rows = sampled_rows(job);
     options.seed = job->settings->seed;
     for (int point = 0; point < BLOCK_POINTS; point++) {
         if (!any_quantized(searcher, point)) continue;
@@ -375,7 +382,7 @@ bool block_search(struct quantize_job *job, const struct block_weights *weights,
     struct job_part part = {job, weights->layer, 0, PASS_PART};
     progress_note(&job->progress, "layer %lld: activations", (long long)weights->layer);
     bool ok = block_create(job->context, &job->config, weights, false, &searcher.floats) &&
-              allocate_room(&searcher, job->windows.rows, job->windows.columns) && create_calibrations(&searcher) &&
+              allocate_room(&searcher) && create_calibrations(&searcher) &&
               job_forward(job, &searcher.floats, !job->settings->through_quantized, &part, observe, &searcher);
     for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = search_point(&searcher, point);
     searcher_clear(&searcher);
@@ -389,22 +396,4 @@ void block_statistics_clear(struct block_statistics *statistics)
         awq_calibration_destroy(statistics->calibration[point]);
     }
     memset(statistics, 0, sizeof *statistics);
-}
-
-uint64_t block_search_bytes(const struct model_config *config, const struct quantize_settings *settings, int64_t windows,
-                            int64_t length)
-{
-    int64_t rows = compared_rows(settings, windows, length), block = 0, largest = 0, inputs = 0;
-    for (int point = 0; point < BLOCK_POINTS; point++) {
-        int64_t n, k, size = 0;
-        for (const int *linear = point_linears(point); *linear != BLOCK_LINEARS; linear++) {
-            block_linear_shape(config, *linear, &n, &k);
-            size += n * k;
-        }
-        inputs += point_inputs(config, point);
-        block += size;
-        if (size > largest) largest = size;
-    }
-    /* The block, a candidate as the search makes it and as it runs, the outputs that are compared, and the samples. */
-    return sizeof(float) * (uint64_t)(block + 2 * largest + 3 * rows * config->hidden + settings->search_tokens * inputs);
 }

@@ -1,0 +1,97 @@
+/* What quantising will take, from the shapes alone: an upper bound that is close. */
+#include "quantize.h"
+
+enum {
+    CHUNK_TOKENS = 2048,      /* that run through a block at once, about */
+    LIBRARY_ROWS = 512,       /* of the widest input, in the library: for a product, or to round */
+    CLIP_ELEMENTS = 1 << 20,  /* of a weight that a clip search works on at once */
+    CLIP_BYTES = 12,          /* for each of them */
+    CLIP_ROWS = 512,          /* of samples */
+    ROW_BYTES = 32            /* that a sampled row takes beside its values */
+};
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+struct session_options calibration_session(const struct quantize_job *job)
+{
+    int64_t length = job->windows.columns, sequences = CHUNK_TOKENS / length;
+    if (sequences > job->windows.rows) sequences = job->windows.rows;
+    if (sequences < 1) sequences = 1;
+    return (struct session_options){.max_rows = sequences * length, .sequences = sequences, .capacity = length};
+}
+
+/* The linears of a block in numbers. */
+struct shapes {
+    uint64_t block, largest_point, largest_linear; /* weights */
+    uint64_t widest, inputs;                       /* the longest input, and all of them together */
+    uint64_t groups, group;                        /* scales, and weights to one at most */
+};
+
+static struct shapes add_shapes(const struct quantize_job *job)
+{
+    struct shapes shapes = {0};
+    int64_t size = job->settings->quantizer.group_size;
+    for (int point = 0; point < BLOCK_POINTS; point++) {
+        uint64_t inputs = (uint64_t)point_inputs(&job->config, (enum block_point)point), weights = 0;
+        uint64_t group = size > 0 && (uint64_t)size < inputs ? (uint64_t)size : inputs;
+        for (const int *linear = point_linears((enum block_point)point); *linear != BLOCK_LINEARS; linear++) {
+            int64_t n, k;
+            block_linear_shape(&job->config, *linear, &n, &k);
+            weights += (uint64_t)(n * k);
+            shapes.largest_linear = larger(shapes.largest_linear, (uint64_t)(n * k));
+        }
+        shapes.block += weights;
+        shapes.largest_point = larger(shapes.largest_point, weights);
+        shapes.widest = larger(shapes.widest, inputs);
+        shapes.inputs += inputs;
+        shapes.groups += weights / group;
+        shapes.group = larger(shapes.group, group);
+    }
+    return shapes;
+}
+
+/* The quantised block; codes and rows while a linear is rounded, or its packed form after that. */
+static uint64_t rounding_bytes(const struct quantize_job *job, const struct shapes *shapes)
+{
+    uint64_t bits = (uint64_t)job->settings->quantizer.bits, packed = shapes->largest_linear * bits / 8;
+    return shapes->block * bits / 8 + 5 * shapes->groups + larger(packed, 2 * LIBRARY_ROWS * shapes->widest);
+}
+
+static uint64_t clip_bytes(const struct shapes *shapes)
+{
+    uint64_t elements = shapes->largest_linear < CLIP_ELEMENTS ? shapes->largest_linear : CLIP_ELEMENTS;
+    uint64_t roots = shapes->widest * shapes->group * sizeof(float);
+    uint64_t group = shapes->group * (CLIP_ROWS * sizeof(float) + shapes->group * sizeof(double));
+    return CLIP_BYTES * elements + roots + group + 32 * shapes->groups;
+}
+
+/* The float block, the outputs that are compared, and the larger of: a candidate as the search makes it and as it runs; and,
+ * while windows run through, a copy of the samples of one input, which may have to move to grow. */
+static uint64_t search_bytes(const struct quantize_job *job, const struct shapes *shapes, int64_t chunk)
+{
+    uint64_t hidden = (uint64_t)job->config.hidden, samples = (uint64_t)sampled_rows(job);
+    uint64_t normed = (uint64_t)(compared_windows(job) * job->windows.columns) * hidden;
+    uint64_t outputs = 2 * (uint64_t)compared_rows(job) * hidden;
+    uint64_t moved = (int64_t)samples > chunk ? samples * shapes->widest : 0;
+    return sizeof(float) * (shapes->block + normed + outputs + LIBRARY_ROWS * shapes->widest +
+                            larger(2 * shapes->largest_point, moved));
+}
+
+uint64_t estimate_memory(const struct quantize_job *job)
+{
+    struct shapes shapes = add_shapes(job);
+    uint64_t rounding = rounding_bytes(job, &shapes);
+    if (!job->settings->search) return rounding;
+    struct session_options session = calibration_session(job);
+    uint64_t hidden = (uint64_t)(job->windows.rows * job->windows.columns * job->config.hidden) * sizeof(float);
+    uint64_t samples = (uint64_t)(sampled_rows(job) + 1);
+    uint64_t statistics = shapes.inputs * (samples * sizeof(float) + 5 * sizeof(double)) + BLOCK_POINTS * ROW_BYTES * samples;
+    /* Folding into v and up makes F32 copies of them. */
+    uint64_t folded = sizeof(float) * 2 * shapes.largest_linear;
+    if (job->settings->clip) rounding += clip_bytes(&shapes);
+    return hidden + session_bytes(&job->config, &session) + statistics +
+           larger(search_bytes(job, &shapes, session.max_rows), rounding + folded);
+}

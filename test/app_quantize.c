@@ -1,0 +1,570 @@
+/* awq quantize and awq outliers on tiny models of every architecture: the function is kept, files say what they should, and
+ * whatever goes wrong is named. */
+#include "app.h"
+#include "commands.h"
+#include "model.h"
+#include "tokens.h"
+
+#include <ftw.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include "progress.h"
+
+enum { HIDDEN = 64, INNER = 128, HEADS = 4, KV_HEADS = 2, WIDTH = 16, VOCABULARY = 48, LAYERS = 2, LENGTH = 24, WINDOWS = 6 };
+
+static char model_path[600], out_path[600], calib_path[600];
+
+/* ---- models */
+
+struct recipe {
+    const char *type, *keys;
+    bool qkv_bias, output_bias, mlp_bias, qk_norm, tied;
+    int32_t dtype;
+    const char *poisoned;  /* a tensor with a NaN at element 37, */
+    const char *missing;   /* one that is left out, */
+    const char *misshapen; /* and one that has a row too few */
+};
+
+static const struct recipe plain = {.type = "llama", .keys = "", .dtype = AWQ_F16};
+
+static uint64_t random_state;
+
+/* In [-1, 1). */
+static double next_random(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(int64_t)random_state * 0x1p-63;
+}
+
+static awq_context *context;
+
+static void add(awq_checkpoint_writer *writer, const struct recipe *recipe, int64_t rows, int64_t columns, double size,
+                const char *name)
+{
+    static float values[INNER * HIDDEN];
+    static uint32_t stored[INNER * HIDDEN];
+    awq_tensor source, tensor;
+    const int64_t shape[] = {rows, columns}, count = (rows ? rows : 1) * columns;
+    const int32_t ndim = rows ? 2 : 1;
+    /* Norms differ from channel to channel, so that there is something to search for. */
+    for (int64_t i = 0; i < count; i++) values[i] = (float)(rows ? size * next_random() : exp(2 * next_random()));
+    if (recipe->poisoned && strcmp(name, recipe->poisoned) == 0) values[37] = NAN;
+    if (recipe->missing && strcmp(name, recipe->missing) == 0) return;
+    assert_int_equal(awq_tensor_init(&source, values, AWQ_F32, ndim, shape + 2 - ndim), AWQ_OK);
+    assert_int_equal(awq_tensor_init(&tensor, stored, recipe->dtype, ndim, shape + 2 - ndim), AWQ_OK);
+    if (recipe->misshapen && strcmp(name, recipe->misshapen) == 0) source.shape[0] = --tensor.shape[0];
+    assert_int_equal(awq_tensor_copy(context, &source, &tensor, NULL), AWQ_OK);
+    assert_int_equal(awq_checkpoint_writer_add(writer, name, &tensor), AWQ_OK);
+}
+
+static void add_block(awq_checkpoint_writer *writer, const struct recipe *recipe, int64_t layer)
+{
+    const struct model_config shape = {.hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .kv_heads = KV_HEADS,
+                                       .head_dim = WIDTH, .qkv_bias = recipe->qkv_bias, .output_bias = recipe->output_bias,
+                                       .mlp_bias = recipe->mlp_bias};
+    char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 16];
+    block_tensor_name(layer, "input_layernorm.weight", name);
+    add(writer, recipe, 0, HIDDEN, 1, name);
+    block_tensor_name(layer, "post_attention_layernorm.weight", name);
+    add(writer, recipe, 0, HIDDEN, 1, name);
+    for (int i = 0; recipe->qk_norm && i < 2; i++) {
+        block_tensor_name(layer, i ? "self_attn.k_norm.weight" : "self_attn.q_norm.weight", name);
+        add(writer, recipe, 0, WIDTH, 1, name);
+    }
+    for (int i = 0; i < BLOCK_LINEARS; i++) {
+        int64_t n, k;
+        block_linear_shape(&shape, i, &n, &k);
+        block_linear_name(layer, i, name);
+        snprintf(full, sizeof full, "%s.weight", name);
+        add(writer, recipe, n, k, 0.15, full);
+        snprintf(full, sizeof full, "%s.bias", name);
+        if (block_linear_has_bias(&shape, i)) add(writer, recipe, 0, n, 1, full);
+    }
+}
+
+static void write_model(const struct recipe *recipe)
+{
+    awq_checkpoint_writer_options options;
+    awq_checkpoint_writer *writer;
+    char config[1024];
+    random_state = 7;
+    awq_struct_init(&options, sizeof options);
+    options.flags = AWQ_WRITER_REPLACE;
+    assert_int_equal(awq_checkpoint_writer_create(context, model_path, &options, &writer), AWQ_OK);
+    add(writer, recipe, VOCABULARY, HIDDEN, 1, "model.embed_tokens.weight");
+    if (!recipe->tied) add(writer, recipe, VOCABULARY, HIDDEN, 0.5, "lm_head.weight");
+    add(writer, recipe, 0, HIDDEN, 1, "model.norm.weight");
+    for (int64_t layer = 0; layer < LAYERS; layer++) add_block(writer, recipe, layer);
+    int length = snprintf(config, sizeof config,
+        "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d,"
+        " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
+        " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-06, \"tie_word_embeddings\": %s%s}",
+        recipe->type, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, WIDTH, VOCABULARY, LENGTH, recipe->tied ? "true" : "false",
+        recipe->keys);
+    assert_int_equal(awq_checkpoint_writer_add_file(writer, "config.json", config, (uint64_t)length), AWQ_OK);
+    static const char *const others[] = {"generation_config.json", "chat_template.jinja", "pytorch_model.bin",
+                                         "model.safetensors.index.json.orig"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        assert_int_equal(awq_checkpoint_writer_add_file(writer, others[i], "{}", 2), AWQ_OK);
+    assert_int_equal(awq_checkpoint_writer_commit(writer), AWQ_OK);
+    awq_checkpoint_writer_destroy(writer);
+}
+
+/* ---- running the command */
+
+enum { MAX_WORDS = 32 };
+
+/* Split 'line' at spaces, with M, O and C standing for the paths of model, output and calibration data; what is printed to
+ * stderr goes to *text. */
+static int run_line(const struct cli_command *command, const char *line, const char **text)
+{
+    static char copy[1024];
+    char *words[MAX_WORDS], *rest;
+    int count = 0;
+    snprintf(copy, sizeof copy, "%s", line);
+    for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        assert_true(count < MAX_WORDS);
+        words[count++] = strcmp(word, "M") == 0 ? model_path : strcmp(word, "O") == 0 ? out_path
+                       : strcmp(word, "C") == 0 ? calib_path : word;
+    }
+    app_capture();
+    int exit_code = cli_run(command, count, words);
+    *text = app_release();
+    return exit_code;
+}
+
+static void quantize(const char *line)
+{
+    const char *text;
+    if (run_line(&quantize_command, line, &text) != EXIT_OK) fail_msg("quantize %s: %s", line, text);
+    assert_string_equal(text, "");
+}
+
+static void refuse(const char *line, int expected, const char *message)
+{
+    const char *text;
+    int exit_code = run_line(&quantize_command, line, &text);
+    if (exit_code != expected) fail_msg("quantize %s: exit status %d: %s", line, exit_code, text);
+    assert_contains(text, message);
+}
+
+static bool exists(const char *directory, const char *name)
+{
+    char path[1024];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    return lstat(path, &info) == 0;
+}
+
+/* Nothing in the test's directory but model and calibration data. */
+static void assert_nothing_written(void)
+{
+    DIR *directory = opendir(app_directory);
+    assert_non_null(directory);
+    for (struct dirent *entry; (entry = readdir(directory));)
+        if (entry->d_name[0] != '.' || strlen(entry->d_name) > 2)
+            if (strcmp(entry->d_name, "model") != 0 && strcmp(entry->d_name, "calib.u16") != 0)
+                fail_msg("%s was left behind", entry->d_name);
+    closedir(directory);
+}
+
+/* ---- comparing models */
+
+/* logits[LENGTH][VOCABULARY] of a fixed text. */
+static void run_model(const char *path, float *logits)
+{
+    struct model *model;
+    struct session *session;
+    const struct session_options options = {.max_rows = LENGTH, .sequences = 1, .capacity = LENGTH};
+    const int64_t count = LENGTH;
+    const struct batch batch = {1, &count};
+    int32_t tokens[LENGTH];
+    float hidden[LENGTH * HIDDEN];
+    for (int i = 0; i < LENGTH; i++) tokens[i] = (i * 17 + 5) % VOCABULARY;
+    assert_true(model_open(context, path, NULL, &model));
+    assert_true(session_create(context, &model->config, &options, &session));
+    assert_true(model_forward(model, session, &batch, tokens, hidden));
+    assert_true(model_logits(model, session, hidden, LENGTH, logits));
+    session_destroy(session);
+    model_close(model);
+}
+
+/* The norm of the difference of the two models' logits, in proportion. */
+static double difference(const char *path)
+{
+    static float expected[LENGTH * VOCABULARY], found[LENGTH * VOCABULARY];
+    double error = 0, norm = 0;
+    run_model(model_path, expected);
+    run_model(path, found);
+    for (int i = 0; i < LENGTH * VOCABULARY; i++) {
+        error += ((double)expected[i] - (double)found[i]) * ((double)expected[i] - (double)found[i]);
+        norm += (double)expected[i] * (double)expected[i];
+    }
+    return sqrt(error / norm);
+}
+
+static void assert_close(double bound)
+{
+    double found = difference(out_path);
+    if (!(found < bound)) fail_msg("logits differ by %g of their norm, more than %g", found, bound);
+}
+
+static awq_checkpoint *open_checkpoint(const char *path)
+{
+    awq_checkpoint *checkpoint;
+    if (awq_checkpoint_open(context, path, &checkpoint) != AWQ_OK) fail_msg("%s", awq_last_error());
+    return checkpoint;
+}
+
+/* Whether the tensor is there in both, and equal. */
+static bool is_kept(const char *name)
+{
+    awq_checkpoint *before = open_checkpoint(model_path), *after = open_checkpoint(out_path);
+    awq_tensor a, b;
+    assert_int_equal(awq_checkpoint_get(before, name, &a), AWQ_OK);
+    bool kept = awq_checkpoint_get(after, name, &b) == AWQ_OK && a.dtype == b.dtype && a.ndim == b.ndim;
+    size_t size = awq_dtype_size(a.dtype);
+    for (int i = 0; i < a.ndim; i++) size *= (size_t)a.shape[i];
+    kept = kept && memcmp((char *)a.data + a.byte_offset, (char *)b.data + b.byte_offset, size) == 0;
+    awq_checkpoint_destroy(before);
+    awq_checkpoint_destroy(after);
+    return kept;
+}
+
+static json_t *quantization_config(void)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/config.json", out_path);
+    json_t *config = json_load_file(path, 0, NULL);
+    assert_non_null(config);
+    json_t *quantization = json_incref(json_object_get(config, "quantization_config"));
+    json_decref(config);
+    assert_non_null(quantization);
+    return quantization;
+}
+
+static void assert_quantization_config(const char *expected_text)
+{
+    json_t *expected = json_loads(expected_text, 0, NULL), *found = quantization_config();
+    assert_non_null(expected);
+    if (!json_equal(expected, found)) fail_msg("%s is not %s", json_dumps(found, 0), expected_text);
+    json_decref(expected);
+    json_decref(found);
+}
+
+/* ---- the function is kept */
+
+/* With 8 bits rounding is small (2.5 % of the logits at most, for these models), so that what is left shows whether scales were
+ * folded where they belong. */
+static void every_architecture_keeps_its_function(void **state)
+{
+    (void)state;
+    static const struct recipe recipes[] = {
+        {.type = "llama", .keys = "", .tied = true, .dtype = AWQ_F16},
+        {.type = "llama", .keys = ", \"attention_bias\": true, \"mlp_bias\": true", .qkv_bias = true, .output_bias = true,
+         .mlp_bias = true, .dtype = AWQ_F32},
+        {.type = "mistral", .keys = ", \"sliding_window\": 8", .dtype = AWQ_BF16},
+        {.type = "qwen2", .keys = "", .qkv_bias = true, .dtype = AWQ_F16},
+        {.type = "qwen3", .keys = "", .qk_norm = true, .dtype = AWQ_F16},
+    };
+    for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
+        write_model(&recipes[i]);
+        quantize("M -o O -f -q --calib C --bits 8 --group-size 32 --search-tokens 64");
+        assert_close(0.05);
+        quantize("M -o O -f -q --calib C --bits 8 --group-size 32 --duo --calibrate-through quantized --smooth-factor 0.1");
+        assert_close(0.05);
+        assert_false(is_kept("model.layers.1.input_layernorm.weight"));
+        assert_true(is_kept("model.norm.weight"));
+        assert_true(is_kept("model.embed_tokens.weight"));
+    }
+}
+
+/* An excluded linear has to take the scaled input of its neighbours, or pass on the scale of its successor. */
+static void excluded_linears_keep_the_function(void **state)
+{
+    (void)state;
+    static const char *const patterns[] = {"k_proj", "v_proj|gate", "up_proj", "o_proj|down", "self_attn", "layers\\.0\\."};
+    char line[256];
+    write_model(&plain);
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        snprintf(line, sizeof line, "M -o O -f -q --calib C --bits 8 --group-size 32 --exclude %s", patterns[i]);
+        quantize(line);
+        assert_close(0.05);
+    }
+    assert_true(is_kept("model.layers.0.self_attn.q_proj.weight"));
+    assert_true(is_kept("model.layers.0.input_layernorm.weight"));
+    json_t *config = quantization_config();
+    assert_int_equal(json_array_size(json_object_get(config, "ignore")), 1 + BLOCK_LINEARS);
+    json_decref(config);
+}
+
+static void every_setting_gives_a_model_that_runs(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *options;
+        double bound;
+    } cases[] = {
+        {"--method rtn", 0.5},
+        {"--method rtn --symmetric", 0.6},
+        {"--calib C --symmetric", 0.6},
+        {"--calib C --symmetric --profile autoawq --duo", 0.6},
+        {"--calib C --profile llm-awq", 0.5},
+        {"--calib C --version compressed-tensors", 0.5},
+        {"--calib C --version compressed-tensors --scale-dtype bf16", 0.5},
+        {"--calib C --no-clip --no-scale-o", 0.5},
+        {"--calib C --bits 3", 0.8},
+        {"--calib C --bits 2 --symmetric", 1.5},
+        {"--calib C --bits 8 --group-size -1", 0.03},
+        {"--calib C --bits 8 --group-size 16 --scale-dtype f32", 0.03},
+    };
+    char line[256];
+    write_model(&plain);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bool own_group = strstr(cases[i].options, "--group-size");
+        snprintf(line, sizeof line, "M -o O -f -q %s%s", cases[i].options, own_group ? "" : " --group-size 32");
+        quantize(line);
+        assert_close(cases[i].bound);
+    }
+}
+
+/* ---- files */
+
+static void configuration_is_what_loaders_read(void **state)
+{
+    (void)state;
+    write_model(&plain);
+    quantize("M -o O -f -q --method rtn --group-size 32");
+    assert_quantization_config("{\"quant_method\": \"awq\", \"version\": \"gemm\", \"bits\": 4, \"group_size\": 32,"
+                               " \"zero_point\": true, \"modules_to_not_convert\": null}");
+    quantize("M -o O -f -q --method rtn --group-size 32 --exclude 1.mlp.down");
+    assert_quantization_config("{\"quant_method\": \"awq\", \"version\": \"gemm\", \"bits\": 4, \"group_size\": 32,"
+                               " \"zero_point\": true,"
+                               " \"modules_to_not_convert\": [\"lm_head\", \"model.layers.1.mlp.down_proj\"]}");
+    quantize("M -o O -f -q --method rtn --group-size 32 --bits 3 --symmetric");
+    assert_quantization_config("{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\","
+                               " \"quantization_status\": \"compressed\", \"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"],"
+                               " \"weights\": {\"num_bits\": 3, \"type\": \"int\", \"symmetric\": true, \"strategy\": \"group\","
+                               " \"group_size\": 32, \"dynamic\": false}, \"input_activations\": null,"
+                               " \"output_activations\": null}}, \"ignore\": [\"lm_head\"]}");
+    quantize("M -o O -f -q --method rtn --group-size -1 --bits 8");
+    json_t *config = quantization_config();
+    const json_t *group = json_object_get(json_object_get(config, "config_groups"), "group_0");
+    const json_t *weights = json_object_get(group, "weights");
+    assert_string_equal(json_string_value(json_object_get(weights, "strategy")), "channel");
+    assert_true(json_is_null(json_object_get(weights, "group_size")));
+    json_decref(config);
+}
+
+static void what_lies_beside_is_carried_along(void **state)
+{
+    (void)state;
+    write_model(&plain);
+    quantize("M -o O -f -q --method rtn --group-size 32");
+    assert_true(exists(out_path, "generation_config.json"));
+    assert_true(exists(out_path, "chat_template.jinja"));
+    assert_false(exists(out_path, "pytorch_model.bin"));
+    assert_true(is_kept("lm_head.weight"));
+    struct recipe tied = plain;
+    tied.tied = true;
+    write_model(&tied);
+    quantize("M -o O -f -q --method rtn --group-size 32");
+    awq_checkpoint *checkpoint = open_checkpoint(out_path);
+    awq_tensor view;
+    assert_int_equal(awq_checkpoint_get(checkpoint, "lm_head.weight", &view), AWQ_ERROR_NOT_FOUND);
+    assert_int_equal(awq_checkpoint_get(checkpoint, "model.layers.0.mlp.up_proj.weight", &view), AWQ_ERROR_NOT_FOUND);
+    assert_int_equal(awq_checkpoint_get(checkpoint, "model.layers.0.mlp.up_proj.qweight", &view), AWQ_OK);
+    awq_checkpoint_destroy(checkpoint);
+}
+
+/* ---- mistakes and damage */
+
+static void wrong_usage_is_told_from_failure(void **state)
+{
+    (void)state;
+    write_model(&plain);
+    refuse("M --calib C", EXIT_USAGE, "--out is missing");
+    refuse("M -o O", EXIT_USAGE, "--calib is missing");
+    refuse("M -o O --calib C --bits 5", EXIT_USAGE, "--bits is 2, 3, 4 or 8, not 5");
+    refuse("M -o O --calib C --bits 3 --version gemm", EXIT_USAGE, "gemm holds 4 bits, not 3");
+    refuse("M -o O --calib C --group-size 0", EXIT_USAGE, "--group-size");
+    refuse("M -o O --calib C --zero-point --symmetric", EXIT_USAGE, "exclude each other");
+    refuse("M -o O --calib C --profile llm-awq --symmetric", EXIT_USAGE, "no symmetric quantiser");
+    refuse("M -o O --calib C --exclude [", EXIT_USAGE, "--exclude '['");
+    refuse("M -o O --calib C --smooth-factor 2", EXIT_USAGE, "--smooth-factor");
+    refuse("M -o O --calib C --profile gptq", EXIT_USAGE, "--profile is one of exact|autoawq|llm-awq");
+    assert_nothing_written();
+}
+
+static void damaged_models_are_refused(void **state)
+{
+    (void)state;
+    struct recipe recipe = plain;
+    recipe.poisoned = "model.layers.1.mlp.up_proj.weight";
+    write_model(&recipe);
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "model.layers.1.mlp.up_proj.weight: row 0, column 37 is not a finite");
+    refuse("M -o O --method rtn --group-size 32", EXIT_FAILED, "row 0, column 37");
+    recipe.poisoned = "model.layers.0.input_layernorm.weight";
+    write_model(&recipe);
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "model.layers.0.input_layernorm.weight: row 0, column 37");
+    recipe = plain;
+    recipe.missing = "model.layers.1.self_attn.o_proj.weight";
+    write_model(&recipe);
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "no tensor model.layers.1.self_attn.o_proj.weight");
+    recipe.missing = "model.norm.weight";
+    write_model(&recipe);
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "no tensor model.norm.weight");
+    recipe = plain;
+    recipe.misshapen = "model.layers.1.self_attn.k_proj.weight";
+    write_model(&recipe);
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "k_proj.weight: has shape [31, 64]; config.json makes it [32, 64]");
+    recipe = plain;
+    recipe.type = "gpt2";
+    write_model(&recipe);
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "'gpt2' is not supported");
+    char path[700];
+    write_model(&plain);
+    snprintf(path, sizeof path, "%s/model.safetensors", model_path);
+    assert_int_equal(truncate(path, 50000), 0);
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "model.safetensors");
+    assert_nothing_written();
+}
+
+static void unfit_requests_are_refused(void **state)
+{
+    (void)state;
+    const char *text;
+    write_model(&plain);
+    refuse("M -o O --calib C --group-size 48", EXIT_FAILED, "gemm");
+    refuse("M -o O --calib C --bits 8 --group-size 48", EXIT_FAILED, "the last group");
+    refuse("M -o O --calib C --group-size 32 --scale-dtype f32", EXIT_FAILED, "gemm");
+    refuse("M -o O --calib C --group-size 32 --exclude .", EXIT_FAILED, "no linear to quantise");
+    refuse("M -o O --calib /nonexistent.u16 --group-size 32", EXIT_FAILED, "/nonexistent.u16");
+    refuse("M -o O --calib C --group-size 32 --memory-limit 100K", EXIT_FAILED, "but --memory-limit is 100.00 KiB");
+    refuse("/nonexistent -o O --calib C", EXIT_FAILED, "/nonexistent/config.json");
+    refuse("M -o /proc/nowhere/out --calib C --group-size 32", EXIT_FAILED, "/proc/nowhere");
+    refuse("M -o M --calib C --group-size 32 --force", EXIT_FAILED, "is the model itself");
+    assert_nothing_written();
+    assert_int_equal(run_line(&quantize_command, "M -o O -q --method rtn --group-size 32 --exclude lm_head", &text), EXIT_OK);
+    assert_contains(text, "'lm_head' is found in the name of no linear");
+}
+
+static void other_directories_are_not_replaced(void **state)
+{
+    (void)state;
+    char file[700];
+    write_model(&plain);
+    quantize("M -o O -q --method rtn --group-size 32");
+    refuse("M -o O -q --method rtn --group-size 32", EXIT_FAILED, "exists already; --force replaces it");
+    refuse("O -o O/twice --method rtn", EXIT_FAILED, "is quantised already");
+    snprintf(file, sizeof file, "%s/config.json", out_path);
+    assert_int_equal(unlink(file), 0);
+    refuse("M -o O -q --method rtn --group-size 32 --force", EXIT_FAILED, "no directory of a model: not replaced");
+    assert_true(exists(out_path, "model.safetensors"));
+}
+
+/* ---- memory */
+
+static void the_estimate_is_kept(void **state)
+{
+    (void)state;
+    char line[256];
+    write_model(&plain);
+    quantize("M -o O -f -q --calib C --group-size 32");
+    for (uint64_t limit = 64 << 10;; limit += limit / 16) {
+        const char *text;
+        assert_true(limit < 64 << 20);
+        snprintf(line, sizeof line, "M -o O -f -q --calib C --group-size 32 --memory-limit %llu", (unsigned long long)limit);
+        if (run_line(&quantize_command, line, &text) == EXIT_OK) return;
+        assert_contains(text, "quantising this model takes about");
+    }
+}
+
+/* ---- the twin */
+
+static void a_twin_computes_the_same(void **state)
+{
+    (void)state;
+    static const struct recipe recipes[] = {
+        {.type = "llama", .keys = "", .tied = true, .dtype = AWQ_F32},
+        {.type = "qwen2", .keys = "", .qkv_bias = true, .dtype = AWQ_F16},
+    };
+    const char *text;
+    for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
+        write_model(&recipes[i]);
+        assert_int_equal(run_line(&outliers_command, "M -o O -f --fraction 0.05 --seed 3", &text), EXIT_OK);
+        assert_close(recipes[i].dtype == AWQ_F32 ? 1e-5 : 2e-3);
+        assert_false(is_kept("model.layers.0.input_layernorm.weight"));
+        assert_false(is_kept("model.layers.1.self_attn.o_proj.weight"));
+        assert_false(is_kept("model.layers.1.mlp.down_proj.weight"));
+    }
+    assert_int_equal(run_line(&outliers_command, "M -o O -f --range 40,8", &text), EXIT_USAGE);
+    assert_contains(text, "--range");
+    assert_int_equal(run_line(&outliers_command, "M", &text), EXIT_USAGE);
+}
+
+/* ---- interruption; the last test, as it cannot be taken back */
+
+static void an_interrupted_run_leaves_nothing(void **state)
+{
+    (void)state;
+    write_model(&plain);
+    progress_catch_interrupts();
+    raise(SIGINT);
+    refuse("M -o O -q --calib C --group-size 32", EXIT_FAILED, "interrupted");
+    refuse("M -o O -q --method rtn --group-size 32", EXIT_FAILED, "interrupted");
+    assert_nothing_written();
+}
+
+/* ---- fixture */
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *position)
+{
+    (void)info;
+    (void)type;
+    (void)position;
+    return remove(path);
+}
+
+static int setup(void **state)
+{
+    uint16_t ids[WINDOWS * LENGTH];
+    if (app_setup(state) != 0 || awq_context_create(NULL, &context) != AWQ_OK) return -1;
+    snprintf(model_path, sizeof model_path, "%s/model", app_directory);
+    snprintf(out_path, sizeof out_path, "%s/out", app_directory);
+    snprintf(calib_path, sizeof calib_path, "%s/calib.u16", app_directory);
+    random_state = 1;
+    for (int i = 0; i < WINDOWS * LENGTH; i++) ids[i] = (uint16_t)((next_random() + 1) / 2 * VOCABULARY);
+    app_write("calib.u16", ids, sizeof ids);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    awq_context_destroy(context);
+    return nftw(app_directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(every_architecture_keeps_its_function),
+        TEST(excluded_linears_keep_the_function),
+        TEST(every_setting_gives_a_model_that_runs),
+        TEST(configuration_is_what_loaders_read),
+        TEST(what_lies_beside_is_carried_along),
+        TEST(wrong_usage_is_told_from_failure),
+        TEST(damaged_models_are_refused),
+        TEST(unfit_requests_are_refused),
+        TEST(other_directories_are_not_replaced),
+        TEST(the_estimate_is_kept),
+        TEST(a_twin_computes_the_same),
+        TEST(an_interrupted_run_leaves_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
