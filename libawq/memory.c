@@ -94,7 +94,7 @@ static uint64_t kv_cache_bytes(const awq_memory_request *request)
 }
 
 /* One block at a time: its weights as read, in FP32 as the block runs them and as the candidate that is being tried,
- * its codes; the block's input for every calibration token; and the values above for those that run through it together. */
+ * its codes; the block's input for every calibration token; the values above for those that run through it together. */
 static uint64_t quantize_bytes(const awq_memory_request *request, const struct linears *block)
 {
     enum { CHUNK = 2048 }; /* tokens at once, as a program that bounds its memory would do it */
