@@ -13,6 +13,10 @@ static const struct awqi_host host = {
     .fail = awqi_fail,
     .log = awqi_log,
     .parallel_for = awqi_parallel_for,
+    .pack = awq_pack,
+    .get_plane = awq_packed_get_plane,
+    .release_packed = awq_packed_destroy,
+    .kernel_select = awq_kernel_select,
 };
 
 static pthread_mutex_t cuda_lock = PTHREAD_MUTEX_INITIALIZER;

@@ -10,7 +10,7 @@
 #include "weight.h"
 
 /* Raised whenever this table or a struct it passes changes. */
-#define AWQI_BACKEND_ABI 1u
+#define AWQI_BACKEND_ABI 2u
 
 /* What the core lends a backend that is not linked with it. */
 struct awqi_host {
@@ -19,6 +19,13 @@ struct awqi_host {
     awq_status (*fail)(awq_status status, const char *format, ...);
     void (*log)(awq_context *context, int32_t level, const char *format, ...);
     void (*parallel_for)(awq_context *context, int64_t count, awq_task_callback task, void *user_data);
+    /* awq_pack, awq_packed_get_plane, awq_packed_destroy and awq_kernel_select: one converter of layouts and one table of
+     * choices serve every backend. */
+    awq_status (*pack)(awq_context *context, const awq_weight *weight, int32_t layout, awq_packed **packed);
+    awq_status (*get_plane)(const awq_packed *packed, size_t index, const char **name, awq_tensor *view);
+    void (*release_packed)(awq_packed *packed);
+    awq_status (*kernel_select)(const awq_device_info *device, const awq_kernel_request *request, int32_t *kernel,
+                                char *buffer, size_t capacity, size_t *length);
 };
 
 /* Column sums of |x| and x^2 in two-double precision, and the largest |x|: arrays of one entry per channel. */
