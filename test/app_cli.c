@@ -254,7 +254,7 @@ static int terminal, real_stderr;
 static void open_terminal(void)
 {
     terminal = posix_openpt(O_RDWR | O_NOCTTY);
-    assert_true(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+    if (terminal < 0 || grantpt(terminal) != 0 || unlockpt(terminal) != 0) skip(); /* a system without terminals */
     int other = open(ptsname(terminal), O_RDWR | O_NOCTTY);
     assert_true(other >= 0);
     fflush(stderr);
