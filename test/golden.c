@@ -231,13 +231,6 @@ void golden_skip(struct golden_case *test, const char *reason)
     test->skipped = true;
 }
 
-void golden_skip_output(struct golden_case *test, const char *name, const char *reason)
-{
-    if (!golden_has_output(test, name)) return;
-    mark_seen(test, name);
-    if (is_new_reason(reason)) printf("skip output %s of %s and others like it: %s\n", name, test->id, reason);
-}
-
 bool golden_ok(struct golden_case *test, awq_status status, const char *what)
 {
     if (status != AWQ_OK) golden_fail(test, "%s: %s: %s", what, awq_status_name(status), awq_last_error());

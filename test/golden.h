@@ -68,9 +68,6 @@ void golden_compare_checksum(struct golden_case *test, const char *name, const v
 void golden_fail(struct golden_case *test, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void golden_skip(struct golden_case *test, const char *reason);
 
-/* Leave out one output, if the case has it, and print why, once per reason. */
-void golden_skip_output(struct golden_case *test, const char *name, const char *reason);
-
 /* True for AWQ_OK; otherwise reports 'what' with awq_last_error(). */
 bool golden_ok(struct golden_case *test, awq_status status, const char *what);
 

@@ -8,8 +8,6 @@
  * as one stream; until 2025 a word held 32 / bits of them and left the rest empty, which differs for 3 bits only. */
 #include "layout.h"
 
-#define WORDS (1u << AWQ_I32 | 1u << AWQ_U32)
-
 enum { PART = 256 }; /* codes at a time, a multiple of 8 */
 
 struct packing {
@@ -29,34 +27,18 @@ static int64_t count_words(struct packing packing, int64_t codes)
     return codes / 32 * packing.bits + awqi_ceil_div(codes % 32 * packing.bits, 32);
 }
 
-/* Where code 'index' begins: its word, and the bit within. */
-static int64_t find_word(struct packing packing, int64_t index, int *bit)
-{
-    if (packing.per_word != 0) {
-        *bit = (int)(index % packing.per_word) * packing.bits;
-        return index / packing.per_word;
-    }
-    int64_t within = index % 32 * packing.bits;
-    *bit = (int)(within % 32);
-    return index / 32 * packing.bits + within / 32;
-}
-
 /* Or 'code' into words that are 'stride' apart. */
 static void put(struct packing packing, uint32_t *words, int64_t stride, int64_t index, uint32_t code)
 {
-    int bit;
-    int64_t word = find_word(packing, index, &bit);
-    words[word * stride] |= code << bit;
-    if (bit + packing.bits > 32) words[(word + 1) * stride] |= code >> (32 - bit);
+    if (packing.per_word == 0) awqi_words_put(words, stride, packing.bits, index, code);
+    else words[index / packing.per_word * stride] |= code << (index % packing.per_word * packing.bits);
 }
 
 static uint8_t get(struct packing packing, const uint32_t *words, int64_t stride, int64_t index)
 {
-    int bit;
-    int64_t word = find_word(packing, index, &bit);
-    uint32_t code = words[word * stride] >> bit;
-    if (bit + packing.bits > 32) code |= words[(word + 1) * stride] << (32 - bit);
-    return (uint8_t)(code & ((1u << packing.bits) - 1));
+    if (packing.per_word == 0) return awqi_words_get(words, stride, packing.bits, index);
+    const uint32_t word = words[index / packing.per_word * stride];
+    return (uint8_t)(word >> (index % packing.per_word * packing.bits) & ((1u << packing.bits) - 1));
 }
 
 /* ---- writing */
@@ -95,7 +77,8 @@ static void pack_zeros(const awq_weight *weight, struct packing packing, uint32_
 
 awq_status awqi_compressed_pack(const struct awqi_layout *layout, const awq_weight *weight, awq_packed *packed)
 {
-    awq_status status = awqi_layout_check_weight(weight, true);
+    awq_status status = awqi_layout_refuse_input_scale(weight);
+    if (status == AWQ_OK) status = awqi_layout_refuse_short_group(weight, true);
     if (status != AWQ_OK) return status;
     const int64_t n = weight->n, k = weight->k, groups = weight->groups;
     const struct packing packing = find_packing(layout, weight->bits);
@@ -163,9 +146,7 @@ static void unpack_row(void *user_data, int64_t row)
 /* weight_shape says how much of the last words is padding. */
 static awq_status read_shape(const struct awqi_planes *planes, const char *name, int64_t *n, int64_t *k)
 {
-    const awq_tensor *plane = NULL;
-    for (size_t i = 0; i < planes->count; i++)
-        if (strcmp(planes->names[i], name) == 0) plane = planes->tensors[i];
+    const awq_tensor *plane = awqi_planes_get(planes, name);
     if (plane == NULL) return awqi_fail(AWQ_ERROR_INVALID, "plane %s is missing", name);
     awq_status status = awqi_check_tensor(plane, 1, 1u << AWQ_I64, name);
     if (status == AWQ_OK) status = awqi_check_shape_1d(plane, 2, name);
@@ -181,7 +162,7 @@ static awq_status read_shape(const struct awqi_planes *planes, const char *name,
 static awq_status find_zeros(const struct awqi_layout *layout, const struct awqi_planes *planes, bool symmetric,
                              int64_t rows, int64_t groups, const awq_tensor **zeros)
 {
-    awq_status status = awqi_planes_find(planes, layout->planes[3], !symmetric, WORDS, rows, groups, zeros);
+    awq_status status = awqi_planes_find(planes, layout->planes[3], !symmetric, AWQI_WORDS, rows, groups, zeros);
     if (status == AWQ_OK && symmetric && *zeros != NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "plane %s is given for a symmetric weight", layout->planes[3]);
     return status;
@@ -199,14 +180,14 @@ awq_status awqi_compressed_unpack(const struct awqi_layout *layout, awq_context 
     struct awqi_quantizer quantizer;
     awq_status status = read_shape(planes, layout->planes[2], &n, &k);
     if (status == AWQ_OK)
-        status = awqi_planes_find(planes, layout->planes[0], true, WORDS, n, count_words(packing, k), &codes);
+        status = awqi_planes_find(planes, layout->planes[0], true, AWQI_WORDS, n, count_words(packing, k), &codes);
     if (status == AWQ_OK) status = awqi_planes_find(planes, layout->planes[1], true, AWQI_FLOATS, n, -1, &scales);
     if (status == AWQ_OK)
         status = find_zeros(layout, planes, options->flags & AWQ_QUANTIZE_SYMMETRIC, count_words(packing, n),
                             scales->shape[1], &zeros);
     if (status == AWQ_OK) status = awqi_layout_resolve(options, k, scales->shape[1], scales->dtype, &quantizer);
     if (status == AWQ_OK) status = awqi_weight_allocate(context, n, k, &quantizer, false, weight);
-    if (status == AWQ_OK) status = awqi_layout_read_scales(*weight, scales, false);
+    if (status == AWQ_OK) status = awqi_layout_read_scales(*weight, scales, false, NULL);
     if (status != AWQ_OK) return status;
     struct reading work = {*weight, packing, codes, zeros};
     awqi_parallel_for(context, n, unpack_row, &work);

@@ -3,28 +3,93 @@
 
 #include "../dlpack.h"
 
-#include <math.h>
 #include <stdatomic.h>
 
 static const struct awqi_layout layouts[] = {
-    {AWQ_LAYOUT_GEMM, "gemm", {"qweight", "qzeros", "scales"}, awqi_gemm_pack, awqi_gemm_unpack},
-    {AWQ_LAYOUT_COMPRESSED_TENSORS,
-     "compressed-tensors",
-     {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point"},
-     awqi_compressed_pack,
-     awqi_compressed_unpack},
-    {AWQ_LAYOUT_COMPRESSED_TENSORS_2025,
-     "compressed-tensors-2025",
-     {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point"},
-     awqi_compressed_pack,
-     awqi_compressed_unpack},
-    {.id = AWQ_LAYOUT_GEMV, .name = "gemv"},
-    {.id = AWQ_LAYOUT_GEMV_FAST, .name = "gemv_fast"},
-    {.id = AWQ_LAYOUT_MARLIN, .name = "marlin"},
-    {.id = AWQ_LAYOUT_GPTQ_V1, .name = "gptq"},
-    {.id = AWQ_LAYOUT_GPTQ_V2, .name = "gptq_v2"},
-    {.id = AWQ_LAYOUT_CUDA_BLOCK, .name = "cuda-block"},
-    {.id = AWQ_LAYOUT_CPU_STREAM, .name = "cpu-stream"},
+    {
+        .id = AWQ_LAYOUT_GEMM,
+        .name = "gemm",
+        .planes = {"qweight", "qzeros", "scales"},
+        .pack = awqi_gemm_pack,
+        .unpack = awqi_gemm_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_COMPRESSED_TENSORS,
+        .name = "compressed-tensors",
+        .planes = {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point"},
+        .pack = awqi_compressed_pack,
+        .unpack = awqi_compressed_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_COMPRESSED_TENSORS_2025,
+        .name = "compressed-tensors-2025",
+        .planes = {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point"},
+        .pack = awqi_compressed_pack,
+        .unpack = awqi_compressed_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_GEMV,
+        .name = "gemv",
+        .planes = {"qweight", "qzeros", "scales"},
+        .pack = awqi_gemv_pack,
+        .unpack = awqi_gemv_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_GEMV_FAST,
+        .name = "gemv_fast",
+        .planes = {"qweight", "qzeros", "scales"},
+        .aliases = {NULL, "scaled_zeros"},
+        .pack = awqi_gemv_fast_pack,
+        .unpack = awqi_gemv_fast_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_MARLIN,
+        .name = "marlin",
+        .planes = {"qweight", "scales", "qzeros"},
+        .aliases = {"B", "s"},
+        .pack = awqi_marlin_pack,
+        .unpack = awqi_marlin_unpack,
+        .bias_place = awqi_marlin_place_single,
+        .bias_period = 32,
+    },
+    {
+        .id = AWQ_LAYOUT_GPTQ_V1,
+        .name = "gptq",
+        .planes = {"qweight", "qzeros", "scales", "g_idx"},
+        .pack = awqi_gptq_pack,
+        .unpack = awqi_gptq_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_GPTQ_V2,
+        .name = "gptq_v2",
+        .planes = {"qweight", "qzeros", "scales", "g_idx"},
+        .pack = awqi_gptq_pack,
+        .unpack = awqi_gptq_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_CUDA_BLOCK,
+        .name = "cuda-block",
+        .planes = {"qweight", "scales", "qzeros", "header", "input_scale"},
+        .describes_itself = true,
+        .pack = awqi_cuda_block_pack,
+        .unpack = awqi_cuda_block_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_CPU_STREAM,
+        .name = "cpu-stream",
+        .planes = {"stream", "header", "input_scale"},
+        .describes_itself = true,
+        .pack = awqi_cpu_stream_pack,
+        .unpack = awqi_cpu_stream_unpack,
+    },
+    {
+        .id = AWQ_LAYOUT_LLM_AWQ,
+        .name = "llm-awq",
+        .planes = {"qweight", "scaled_zeros", "scales"},
+        .aliases = {NULL, "qzeros"},
+        .pack = awqi_gemv_fast_pack,
+        .unpack = awqi_gemv_fast_unpack,
+    },
 };
 
 enum { LAYOUTS = sizeof layouts / sizeof *layouts };
@@ -49,15 +114,11 @@ int32_t awq_layout_from_name(const char *name)
     return 0;
 }
 
-/* A format that this version reads and writes. */
 static awq_status require_layout(int32_t id, const struct awqi_layout **layout)
 {
     *layout = find_layout(id);
-    if (*layout == NULL) return awqi_fail(AWQ_ERROR_INVALID, "layout %d is none of AWQ_LAYOUT_*", id);
-    if ((*layout)->pack == NULL)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "%s: version %s neither reads nor writes this layout", (*layout)->name,
-                         awq_version_string());
-    return AWQ_OK;
+    if (*layout != NULL) return AWQ_OK;
+    return awqi_fail(AWQ_ERROR_INVALID, "layout %d is none of AWQ_LAYOUT_*", id);
 }
 
 /* ---- packed weights */
@@ -105,6 +166,15 @@ awq_status awqi_packed_add(awq_packed *packed, const char *name, int32_t dtype, 
     plane->name = name;
     plane->memory = *data;
     return awq_tensor_init_const(&plane->view, *data, dtype, ndim, shape);
+}
+
+awq_status awqi_packed_add_2d(awq_packed *packed, const char *name, int32_t dtype, int64_t rows, int64_t columns,
+                              awq_tensor *plane)
+{
+    void *data;
+    awq_status status = awqi_packed_add(packed, name, dtype, 2, (const int64_t[]){rows, columns}, &data);
+    if (status == AWQ_OK) awq_tensor_init_2d(plane, data, dtype, rows, columns);
+    return status;
 }
 
 awq_status awq_pack(awq_context *context, const awq_weight *weight, int32_t layout, awq_packed **packed)
@@ -172,7 +242,7 @@ static void delete_export(struct awqi_dl_managed *managed)
 static struct awqi_dl_dtype dlpack_dtype(int32_t dtype)
 {
     uint8_t bits = (uint8_t)(8 * awq_dtype_size(dtype));
-    uint8_t code = dtype == AWQ_BF16                     ? AWQI_DL_BFLOAT
+    uint8_t code = dtype == AWQ_BF16                      ? AWQI_DL_BFLOAT
                    : dtype == AWQ_F32 || dtype == AWQ_F16 ? AWQI_DL_FLOAT
                                                           : AWQI_DL_INT;
     return (struct awqi_dl_dtype){code, bits, 1};
@@ -208,107 +278,35 @@ awq_status awq_packed_export_dlpack(const awq_packed *packed, size_t index, void
     return AWQ_OK;
 }
 
-/* ---- what formats share */
-
-awq_status awqi_layout_check_weight(const awq_weight *weight, bool single_may_be_short)
-{
-    if (weight->input_scale != NULL)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED,
-                         "the weight has an input scale, which must be folded into the operation before "
-                         "(AWQ_QUANTIZE_INPUT_SCALE_FOLDED)");
-    int64_t rest = weight->k % weight->group_size;
-    if (rest != 0 && !(single_may_be_short && weight->groups == 1))
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "the last group has %lld of %lld inputs (K = %lld)", (long long)rest,
-                         (long long)weight->group_size, (long long)weight->k);
-    return AWQ_OK;
-}
-
-awq_status awqi_planes_find(const struct awqi_planes *planes, const char *name, bool required, uint32_t dtypes,
-                            int64_t rows, int64_t columns, const awq_tensor **plane)
-{
-    *plane = NULL;
-    for (size_t i = 0; i < planes->count; i++)
-        if (strcmp(planes->names[i], name) == 0) *plane = planes->tensors[i];
-    if (*plane == NULL)
-        return required ? awqi_fail(AWQ_ERROR_INVALID, "plane %s is missing", name) : AWQ_OK;
-    awq_status status = awqi_check_tensor(*plane, 2, dtypes, name);
-    if (status != AWQ_OK) return status;
-    const int64_t *shape = (*plane)->shape;
-    return awqi_check_shape_2d(*plane, rows >= 0 ? rows : shape[0], columns >= 0 ? columns : shape[1], name);
-}
-
-awq_status awqi_layout_resolve(const awq_unpack_options *options, int64_t k, int64_t groups, int32_t scale_dtype,
-                               struct awqi_quantizer *quantizer)
-{
-    awq_quantize_options format;
-    awq_struct_init(&format, sizeof format);
-    format.bits = options->bits;
-    format.group_size = options->group_size;
-    format.scale_dtype = scale_dtype;
-    format.flags = options->flags;
-    if (k < 1 || groups < 1)
-        return awqi_fail(AWQ_ERROR_INVALID, "a weight of %lld inputs in %lld groups", (long long)k, (long long)groups);
-    if (format.group_size == 0) {
-        if (k % groups != 0)
-            return awqi_fail(AWQ_ERROR_INVALID, "%lld groups do not divide %lld inputs; say the group_size",
-                             (long long)groups, (long long)k);
-        format.group_size = k / groups;
-    }
-    awq_status status = awqi_quantizer_resolve(&format, k, quantizer);
-    if (status == AWQ_OK && awqi_ceil_div(k, quantizer->group_size) != groups)
-        return awqi_fail(AWQ_ERROR_INVALID, "%lld groups of scales, but groups of %lld make %lld of %lld inputs",
-                         (long long)groups, (long long)quantizer->group_size,
-                         (long long)awqi_ceil_div(k, quantizer->group_size), (long long)k);
-    return status;
-}
-
-awq_status awqi_layout_read_scales(awq_weight *weight, const awq_tensor *plane, bool transposed)
-{
-    awq_tensor by_row = *plane;
-    if (transposed) {
-        by_row.shape[0] = plane->shape[1];
-        by_row.shape[1] = plane->shape[0];
-        by_row.strides[0] = plane->strides[1];
-        by_row.strides[1] = plane->strides[0];
-    }
-    const size_t size = awq_dtype_size(weight->scale_dtype);
-    for (int64_t row = 0; row < weight->n; row++)
-        for (int64_t group = 0; group < weight->groups; group++) {
-            unsigned char *to = awqi_weight_scales(weight, row);
-            float scale;
-            awqi_load_columns(&by_row, row, group, &scale, 1);
-            if (!isfinite(scale))
-                return awqi_fail(AWQ_ERROR_NON_FINITE, "the scale of row %lld, group %lld is %g", (long long)row,
-                                 (long long)group, (double)scale);
-            awqi_from_f32(weight->scale_dtype, &scale, to + (size_t)group * size, 1);
-        }
-    return AWQ_OK;
-}
-
 /* ---- unpacking */
 
-static bool knows_plane(const struct awqi_layout *layout, const char *name)
+/* The number of a plane in the format's table, or -1. */
+static int find_plane(const struct awqi_layout *layout, const char *name)
 {
     for (int i = 0; i < AWQI_MAX_PLANES && layout->planes[i] != NULL; i++)
-        if (strcmp(layout->planes[i], name) == 0) return true;
-    return false;
+        if (strcmp(layout->planes[i], name) == 0 ||
+            (layout->aliases[i] != NULL && strcmp(layout->aliases[i], name) == 0))
+            return i;
+    return -1;
 }
 
-static awq_status check_planes(const struct awqi_layout *layout, const struct awqi_planes *planes)
+static awq_status collect_planes(const struct awqi_layout *layout, size_t count, const char *const *names,
+                                 const awq_tensor *const *tensors, struct awqi_planes *planes)
 {
-    if (planes->count > 0 && (planes->names == NULL || planes->tensors == NULL))
-        return awqi_fail(AWQ_ERROR_INVALID, "%s is NULL", planes->names == NULL ? "names" : "planes");
-    for (size_t i = 0; i < planes->count; i++) {
-        if (planes->names[i] == NULL || planes->tensors[i] == NULL)
-            return awqi_fail(AWQ_ERROR_INVALID, "plane %zu: its %s is NULL", i,
-                             planes->names[i] == NULL ? "name" : "tensor");
-        if (!knows_plane(layout, planes->names[i]))
-            return awqi_fail(AWQ_ERROR_INVALID, "a plane named %s does not belong to this layout", planes->names[i]);
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(planes->names[i], planes->names[j]) == 0)
-                return awqi_fail(AWQ_ERROR_INVALID, "plane %s is given twice", planes->names[i]);
-        if (planes->tensors[i]->device_type != AWQ_DEVICE_CPU)
-            return awqi_fail(AWQ_ERROR_UNSUPPORTED, "plane %s is not in host memory", planes->names[i]);
+    planes->count = 0;
+    if (count > 0 && (names == NULL || tensors == NULL))
+        return awqi_fail(AWQ_ERROR_INVALID, "%s is NULL", names == NULL ? "names" : "planes");
+    for (size_t i = 0; i < count; i++) {
+        if (names[i] == NULL || tensors[i] == NULL)
+            return awqi_fail(AWQ_ERROR_INVALID, "plane %zu: its %s is NULL", i, names[i] == NULL ? "name" : "tensor");
+        int plane = find_plane(layout, names[i]);
+        if (plane < 0) return awqi_fail(AWQ_ERROR_INVALID, "a plane named %s does not belong to this layout", names[i]);
+        if (awqi_planes_get(planes, layout->planes[plane]) != NULL)
+            return awqi_fail(AWQ_ERROR_INVALID, "plane %s is given twice", names[i]);
+        if (tensors[i]->device_type != AWQ_DEVICE_CPU)
+            return awqi_fail(AWQ_ERROR_UNSUPPORTED, "plane %s is not in host memory", names[i]);
+        planes->names[planes->count] = layout->planes[plane];
+        planes->tensors[planes->count++] = tensors[i];
     }
     return AWQ_OK;
 }
@@ -325,9 +323,9 @@ awq_status awq_unpack(awq_context *context, int32_t layout, size_t count, const 
     if (status == AWQ_OK) status = awqi_import(&known, sizeof known, options, "awq_unpack_options");
     if (status == AWQ_OK) status = awqi_check_flags(known.flags, AWQ_QUANTIZE_SYMMETRIC, "awq_unpack_options");
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_unpack");
-    if (known.bits == 0) known.bits = 4;
-    const struct awqi_planes given = {count, names, planes};
-    status = check_planes(format, &given);
+    if (known.bits == 0 && !format->describes_itself) known.bits = 4;
+    struct awqi_planes given;
+    status = collect_planes(format, count, names, planes, &given);
     awq_weight *created = NULL;
     if (status == AWQ_OK) status = format->unpack(format, context, &given, &known, &created);
     if (status != AWQ_OK) {
@@ -336,4 +334,47 @@ awq_status awq_unpack(awq_context *context, int32_t layout, size_t count, const 
     }
     *weight = created;
     return AWQ_OK;
+}
+
+/* ---- biases */
+
+/* out[place(i)] = bias[i], or out[i] = bias[place(i)] when 'back'. */
+static awq_status place_bias(int32_t layout, const awq_tensor *bias, awq_tensor *out, bool back)
+{
+    const struct awqi_layout *format;
+    awq_status status = require_layout(layout, &format);
+    if (status == AWQ_OK) status = awqi_check_tensor(bias, 1, AWQI_FLOATS, "bias");
+    if (status == AWQ_OK) status = awqi_check_tensor(out, 1, AWQI_FLOATS, "out");
+    if (status == AWQ_OK) status = awqi_check_shape_1d(out, bias->shape[0], "out");
+    if (status == AWQ_OK) status = awqi_check_writable(out, "out");
+    if (status != AWQ_OK) return status;
+    if (bias->dtype != out->dtype)
+        return awqi_fail(AWQ_ERROR_INVALID, "out: dtype %s, but the bias is %s", awq_dtype_name(out->dtype),
+                         awq_dtype_name(bias->dtype));
+    if (bias->device_type != AWQ_DEVICE_CPU || out->device_type != AWQ_DEVICE_CPU)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "a bias that is not in host memory");
+    if (format->bias_place != NULL && bias->shape[0] % format->bias_period != 0)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "%s: the bias has %lld outputs; the format holds multiples of %lld",
+                         format->name, (long long)bias->shape[0], (long long)format->bias_period);
+    const size_t size = awq_dtype_size(bias->dtype);
+    const char *from = awqi_tensor_data(bias);
+    char *to = awqi_tensor_data(out);
+    for (int64_t i = 0; i < bias->shape[0]; i++) {
+        const int64_t placed = format->bias_place != NULL ? format->bias_place(i) : i;
+        const int64_t j = (back ? placed : i) * bias->strides[0], k = (back ? i : placed) * out->strides[0];
+        memcpy(to + k * (int64_t)size, from + j * (int64_t)size, size);
+    }
+    return AWQ_OK;
+}
+
+awq_status awq_pack_bias(int32_t layout, const awq_tensor *bias, awq_tensor *out)
+{
+    awq_status status = place_bias(layout, bias, out, false);
+    return status == AWQ_OK ? status : awqi_fail_in(status, "awq_pack_bias");
+}
+
+awq_status awq_unpack_bias(int32_t layout, const awq_tensor *bias, awq_tensor *out)
+{
+    awq_status status = place_bias(layout, bias, out, true);
+    return status == AWQ_OK ? status : awqi_fail_in(status, "awq_unpack_bias");
 }

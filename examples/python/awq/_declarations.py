@@ -86,6 +86,7 @@ AWQ_LAYOUT_GPTQ_V1 = 7
 AWQ_LAYOUT_GPTQ_V2 = 8
 AWQ_LAYOUT_CUDA_BLOCK = 9
 AWQ_LAYOUT_CPU_STREAM = 10
+AWQ_LAYOUT_LLM_AWQ = 11
 AWQ_ACTIVATION_DEFAULT = 0
 AWQ_ACTIVATION_EXACT = 1
 AWQ_ACTIVATION_SPLIT = 2
@@ -557,6 +558,8 @@ FUNCTIONS = {
     "awq_packed_export_dlpack": (c_int32, [POINTER(awq_packed), c_size_t, POINTER(c_void_p)]),
     "awq_unpack": (c_int32, [POINTER(awq_context), c_int32, c_size_t, POINTER(c_char_p), POINTER(POINTER(awq_tensor)),
         POINTER(awq_unpack_options), POINTER(POINTER(awq_weight))]),
+    "awq_pack_bias": (c_int32, [c_int32, POINTER(awq_tensor), POINTER(awq_tensor)]),
+    "awq_unpack_bias": (c_int32, [c_int32, POINTER(awq_tensor), POINTER(awq_tensor)]),
     "awq_kernel_name": (c_char_p, [c_int32]),
     "awq_linear_create": (c_int32, [POINTER(awq_context), POINTER(awq_weight), POINTER(awq_linear_options),
         POINTER(POINTER(awq_linear))]),
