@@ -356,6 +356,7 @@ static void files_are_written_whole(void **state)
 
 int main(void)
 {
+    signal(SIGINT, SIG_DFL); /* background jobs inherit it ignored, which the program respects */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_arrive),
         cmocka_unit_test(mistakes_are_explained),
