@@ -93,7 +93,7 @@ $(BUILD)/test/app_%: test/app_%.c $(filter-out %/main.o,$(APP_OBJECTS)) $(BUILD)
 
 # ---- checks
 
-CHECK_SCRIPTS := $(filter-out %/run,$(wildcard test/*.sh))
+CHECK_SCRIPTS := $(wildcard test/*.sh test/ffi/*.sh test/abi/*.sh)
 export BUILD CC CXX
 
 check: all $(TESTS) $(BUILD)/test/golden
@@ -111,9 +111,20 @@ asan:
 	$(MAKE) BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer $(SANITIZE)" CXXFLAGS="-O1 -g $(SANITIZE)" \
 	    SANITIZE="$(SANITIZE)" check
 
+# What must agree with awq.h is made from it, and committed: the bindings' declarations, and the interface that test/abi holds
+# the library to.
+bindings:
+	python3 test/ffi/header.py ctypes include/awq.h >examples/python/awq/_declarations.py
+	sh examples/rust/awq-sys/generate.sh >examples/rust/awq-sys/src/bindings.rs
+
+abi-baseline: $(BUILD)/libawq.so
+	cp include/awq.h test/abi/awq-0.1.h
+	abidw --exported-interfaces-only --drop-private-types --headers-dir include --no-corpus-path --no-comp-dir-path \
+	    --no-show-locs --no-elf-needed --no-parameter-names --out-file test/abi/awq.abi $<
+
 # ---- installation
 
-install: install-headers install-static install-shared install-pc install-bin
+install: install-headers install-static install-shared install-pc install-cmake install-bin
 
 install-headers:
 	install -D -m 644 include/awq.h $(DESTDIR)$(INCLUDEDIR)/awq.h
@@ -135,17 +146,27 @@ install-pc:
 	    -e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' \
 	    pkgconfig/awq.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/awq.pc
 
+# So are those of the CMake package: find_package(awq) gives awq::awq and, with the static library, awq::awq_static.
+install-cmake:
+	@mkdir -p $(DESTDIR)$(LIBDIR)/cmake/awq
+	sed -e 's|@SONAME@|$(SONAME)|' \
+	    -e 's|@INCLUDEDIR_FROM_HERE@|$(shell realpath -m --relative-to=$(LIBDIR)/cmake/awq $(INCLUDEDIR))|' \
+	    pkgconfig/awqConfig.cmake.in >$(DESTDIR)$(LIBDIR)/cmake/awq/awqConfig.cmake
+	sed 's|@VERSION@|$(VERSION)|' pkgconfig/awqConfigVersion.cmake.in >$(DESTDIR)$(LIBDIR)/cmake/awq/awqConfigVersion.cmake
+
 install-bin: $(BUILD)/awq
 	install -D -m 755 $< $(DESTDIR)$(BINDIR)/awq
 
 uninstall:
 	rm -f $(DESTDIR)$(INCLUDEDIR)/awq.h $(DESTDIR)$(LIBDIR)/libawq.* $(DESTDIR)$(LIBDIR)/pkgconfig/awq.pc \
 	    $(DESTDIR)$(BINDIR)/awq
+	rm -rf $(DESTDIR)$(LIBDIR)/cmake/awq
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-golden demo asan clean install install-headers install-static install-shared install-pc install-bin uninstall
+.PHONY: all check check-golden demo asan clean install install-headers install-static install-shared install-pc install-cmake install-bin \
+    uninstall bindings abi-baseline
 .DELETE_ON_ERROR:

@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import sys
 import tempfile
 import threading
 import unittest
@@ -465,4 +466,7 @@ class Torch(TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    result = unittest.main(exit=False).result
+    failed, skipped = len(result.failures) + len(result.errors), len(result.skipped)
+    print(f"{result.testsRun - failed - skipped} passed, {failed} failed, {skipped} skipped")
+    sys.exit(failed > 0)
