@@ -1,37 +1,6 @@
 /* Packed formats: known words, round trips, refusals, planes given away. */
 #include "dlpack.h"
-#include "scratch.h"
-#include "support.h"
-
-enum { MAX_PLANES = 4 };
-
-/* A weight of random codes; the caller keeps nothing. */
-static awq_weight *random_weight(struct scratch *scratch, uint64_t *seed, int64_t n, int64_t k, int64_t group_size,
-                                 int32_t bits, int32_t scale_dtype, bool symmetric)
-{
-    int64_t groups = (k + group_size - 1) / group_size;
-    uint8_t *codes = malloc((size_t)(n * k)), *zeros = malloc((size_t)(n * groups));
-    void *scales = random_array(seed, scale_dtype, n * groups, 0.01f);
-    for (int64_t i = 0; i < n * k; i++) codes[i] = (uint8_t)(random_bits(seed) & ((1u << bits) - 1));
-    for (int64_t i = 0; i < n * groups; i++) zeros[i] = (uint8_t)(random_bits(seed) & ((1u << bits) - 1));
-    awq_tensor code_view, scale_view, zero_view;
-    awq_tensor_init_const_2d(&code_view, codes, AWQ_U8, n, k);
-    awq_tensor_init_const_2d(&scale_view, scales, scale_dtype, n, groups);
-    awq_tensor_init_const_2d(&zero_view, zeros, AWQ_U8, n, groups);
-    awq_quantize_options options;
-    awq_struct_init(&options, sizeof options);
-    options.bits = bits;
-    options.group_size = group_size;
-    options.flags = symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
-    awq_weight *weight;
-    assert_status(
-        awq_weight_create(scratch->context, &code_view, &scale_view, symmetric ? NULL : &zero_view, &options, &weight),
-        AWQ_OK);
-    free(codes);
-    free(zeros);
-    free(scales);
-    return weight;
-}
+#include "layouts.h"
 
 /* A weight of one group per row with the given codes, zero points and scales of 1. */
 static awq_weight *known_weight(struct scratch *scratch, const uint8_t *codes, const uint8_t *zeros, int64_t n,
@@ -50,65 +19,6 @@ static awq_weight *known_weight(struct scratch *scratch, const uint8_t *codes, c
     awq_weight *weight;
     assert_status(awq_weight_create(scratch->context, &code_view, &scale_view, &zero_view, &options, &weight), AWQ_OK);
     return weight;
-}
-
-/* The planes of a packed weight, as awq_unpack takes them. */
-struct given {
-    size_t count;
-    const char *names[MAX_PLANES + 1];
-    awq_tensor planes[MAX_PLANES + 1];
-    const awq_tensor *pointers[MAX_PLANES + 1];
-};
-
-static struct given open_packed(const awq_packed *packed)
-{
-    struct given given = {.count = awq_packed_plane_count(packed)};
-    assert_in_range(given.count, 1, MAX_PLANES);
-    for (size_t i = 0; i < given.count; i++) {
-        assert_status(awq_packed_get_plane(packed, i, &given.names[i], &given.planes[i]), AWQ_OK);
-        assert_int_equal(given.planes[i].flags, AWQ_TENSOR_READONLY);
-    }
-    return given;
-}
-
-static awq_status unpack(struct scratch *scratch, int32_t layout, struct given *given,
-                         const awq_unpack_options *options, awq_weight **weight)
-{
-    for (size_t i = 0; i < given->count; i++) given->pointers[i] = &given->planes[i];
-    return awq_unpack(scratch->context, layout, given->count, given->names, given->pointers, options, weight);
-}
-
-static awq_unpack_options unpack_options(int32_t bits, int64_t group_size, bool symmetric)
-{
-    awq_unpack_options options;
-    awq_struct_init(&options, sizeof options);
-    options.bits = bits;
-    options.group_size = group_size;
-    options.flags = symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
-    return options;
-}
-
-static void assert_same_weight(const awq_weight *a, const awq_weight *b)
-{
-    awq_weight_info info[2];
-    float *values[2];
-    const awq_weight *weights[2] = {a, b};
-    for (int i = 0; i < 2; i++) {
-        awq_struct_init(&info[i], sizeof info[i]);
-        assert_status(awq_weight_get_info(weights[i], &info[i]), AWQ_OK);
-        values[i] = malloc((size_t)(info[i].n * info[i].k) * sizeof(float));
-        awq_tensor out;
-        awq_tensor_init_2d(&out, values[i], AWQ_F32, info[i].n, info[i].k);
-        assert_status(awq_weight_dequantize(weights[i], 0, &out), AWQ_OK);
-    }
-    assert_int_equal(info[0].n, info[1].n);
-    assert_int_equal(info[0].k, info[1].k);
-    assert_int_equal(info[0].groups, info[1].groups);
-    assert_int_equal(info[0].group_size, info[1].group_size);
-    assert_int_equal(info[0].scale_dtype, info[1].scale_dtype);
-    assert_memory_equal(values[0], values[1], (size_t)(info[0].n * info[0].k) * sizeof(float));
-    free(values[0]);
-    free(values[1]);
 }
 
 /* ---- names */
@@ -198,8 +108,10 @@ static void test_gemm_round_trip(void **state)
     for (int round = 0; round < 20; round++) {
         int64_t group = 1 + (int64_t)(random_bits(&seed) % 100), k = group * (1 + (int64_t)(random_bits(&seed) % 6));
         int64_t n = 8 * (1 + (int64_t)(random_bits(&seed) % 5));
-        awq_weight *weight = random_weight(*state, &seed, n, k, group, 4, AWQ_F16, round % 4 == 3);
-        awq_unpack_options options = unpack_options(0, round % 2 ? group : 0, false);
+        int32_t bits = round % 5 == 4 ? 8 : 4;
+        bool symmetric = round % 4 == 3;
+        awq_weight *weight = random_weight(*state, &seed, n, k, group, bits, AWQ_F16, symmetric);
+        awq_unpack_options options = unpack_options(bits == 4 ? 0 : bits, round % 2 ? group : 0, symmetric);
         round_trip(*state, weight, AWQ_LAYOUT_GEMM, &options);
         awq_weight_destroy(weight);
     }
