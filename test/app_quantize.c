@@ -1,5 +1,5 @@
-/* awq quantize and awq outliers on tiny models of every architecture: the function is kept, files say what they should, and
- * whatever goes wrong is named. */
+/* awq quantize and awq outliers on tiny models of every architecture: the function is kept, files say what they should,
+ * and whatever goes wrong is named. */
 #include "app.h"
 #include "commands.h"
 #include "model.h"
@@ -12,7 +12,8 @@
 
 #include "progress.h"
 
-enum { HIDDEN = 64, INNER = 128, HEADS = 4, KV_HEADS = 2, WIDTH = 16, VOCABULARY = 48, LAYERS = 2, LENGTH = 24, WINDOWS = 6 };
+enum { HIDDEN = 64, INNER = 128, HEADS = 4, KV_HEADS = 2, WIDTH = 16, VOCABULARY = 48, LAYERS = 2 };
+enum { LENGTH = 24, WINDOWS = 6 };
 
 static char model_path[600], out_path[600], calib_path[600];
 
@@ -61,9 +62,10 @@ static void add(awq_checkpoint_writer *writer, const struct recipe *recipe, int6
 
 static void add_block(awq_checkpoint_writer *writer, const struct recipe *recipe, int64_t layer)
 {
-    const struct model_config shape = {.hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .kv_heads = KV_HEADS,
-                                       .head_dim = WIDTH, .qkv_bias = recipe->qkv_bias, .output_bias = recipe->output_bias,
-                                       .mlp_bias = recipe->mlp_bias};
+    const struct model_config shape = {
+        .hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .kv_heads = KV_HEADS, .head_dim = WIDTH,
+        .qkv_bias = recipe->qkv_bias, .output_bias = recipe->output_bias, .mlp_bias = recipe->mlp_bias,
+    };
     char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 16];
     block_tensor_name(layer, "input_layernorm.weight", name);
     add(writer, recipe, 0, HIDDEN, 1, name);
@@ -101,8 +103,8 @@ static void write_model(const struct recipe *recipe)
         "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d,"
         " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
         " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-06, \"tie_word_embeddings\": %s%s}",
-        recipe->type, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, WIDTH, VOCABULARY, LENGTH, recipe->tied ? "true" : "false",
-        recipe->keys);
+        recipe->type, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, WIDTH, VOCABULARY, LENGTH,
+        recipe->tied ? "true" : "false", recipe->keys);
     assert_int_equal(awq_checkpoint_writer_add_file(writer, "config.json", config, (uint64_t)length), AWQ_OK);
     static const char *const others[] = {"generation_config.json", "chat_template.jinja", "pytorch_model.bin",
                                          "model.safetensors.index.json.orig"};
@@ -116,8 +118,8 @@ static void write_model(const struct recipe *recipe)
 
 enum { MAX_WORDS = 32 };
 
-/* Split 'line' at spaces, with M, O and C standing for the paths of model, output and calibration data; what is printed to
- * stderr goes to *text. */
+/* Split 'line' at spaces, with M, O and C standing for the paths of model, output and calibration data; what is printed
+ * to stderr goes to *text. */
 static int run_line(const struct cli_command *command, const char *line, const char **text)
 {
     static char copy[1024];
@@ -256,15 +258,15 @@ static void assert_quantization_config(const char *expected_text)
 
 /* ---- the function is kept */
 
-/* With 8 bits rounding is small (2.5 % of the logits at most, for these models), so that what is left shows whether scales were
- * folded where they belong. */
+/* With 8 bits rounding is small (2.5 % of the logits at most, for these models), so that what is left shows whether
+ * scales were folded where they belong. */
 static void every_architecture_keeps_its_function(void **state)
 {
     (void)state;
     static const struct recipe recipes[] = {
         {.type = "llama", .keys = "", .tied = true, .dtype = AWQ_F16},
-        {.type = "llama", .keys = ", \"attention_bias\": true, \"mlp_bias\": true", .qkv_bias = true, .output_bias = true,
-         .mlp_bias = true, .dtype = AWQ_F32},
+        {.type = "llama", .keys = ", \"attention_bias\": true, \"mlp_bias\": true", .qkv_bias = true,
+         .output_bias = true, .mlp_bias = true, .dtype = AWQ_F32},
         {.type = "mistral", .keys = ", \"sliding_window\": 8", .dtype = AWQ_BF16},
         {.type = "qwen2", .keys = "", .qkv_bias = true, .dtype = AWQ_F16},
         {.type = "qwen3", .keys = "", .qk_norm = true, .dtype = AWQ_F16},
@@ -273,7 +275,8 @@ static void every_architecture_keeps_its_function(void **state)
         write_model(&recipes[i]);
         quantize("M -o O -f -q --calib C --bits 8 --group-size 32 --search-tokens 64");
         assert_close(0.05);
-        quantize("M -o O -f -q --calib C --bits 8 --group-size 32 --duo --calibrate-through quantized --smooth-factor 0.1");
+        quantize("M -o O -f -q --calib C --bits 8 --group-size 32 --duo both --calibrate-through quantized"
+                 " --smooth-factor 0.1");
         assert_close(0.05);
         assert_false(is_kept("model.layers.1.input_layernorm.weight"));
         assert_true(is_kept("model.norm.weight"));
@@ -285,7 +288,8 @@ static void every_architecture_keeps_its_function(void **state)
 static void excluded_linears_keep_the_function(void **state)
 {
     (void)state;
-    static const char *const patterns[] = {"k_proj", "v_proj|gate", "up_proj", "o_proj|down", "self_attn", "layers\\.0\\."};
+    static const char *const patterns[] = {"k_proj", "v_proj|gate", "up_proj", "o_proj|down", "self_attn",
+                                           "layers\\.0\\."};
     char line[256];
     write_model(&plain);
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
@@ -310,7 +314,7 @@ static void every_setting_gives_a_model_that_runs(void **state)
         {"--method rtn", 0.5},
         {"--method rtn --symmetric", 0.6},
         {"--calib C --symmetric", 0.6},
-        {"--calib C --symmetric --profile autoawq --duo", 0.6},
+        {"--calib C --symmetric --profile autoawq --duo off", 0.6},
         {"--calib C --profile llm-awq", 0.5},
         {"--calib C --version compressed-tensors", 0.5},
         {"--calib C --version compressed-tensors --scale-dtype bf16", 0.5},
@@ -345,10 +349,11 @@ static void configuration_is_what_loaders_read(void **state)
                                " \"modules_to_not_convert\": [\"lm_head\", \"model.layers.1.mlp.down_proj\"]}");
     quantize("M -o O -f -q --method rtn --group-size 32 --bits 3 --symmetric");
     assert_quantization_config("{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\","
-                               " \"quantization_status\": \"compressed\", \"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"],"
-                               " \"weights\": {\"num_bits\": 3, \"type\": \"int\", \"symmetric\": true, \"strategy\": \"group\","
-                               " \"group_size\": 32, \"dynamic\": false}, \"input_activations\": null,"
-                               " \"output_activations\": null}}, \"ignore\": [\"lm_head\"]}");
+                               " \"quantization_status\": \"compressed\", \"config_groups\": {\"group_0\":"
+                               " {\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 3, \"type\": \"int\","
+                               " \"symmetric\": true, \"strategy\": \"group\", \"group_size\": 32, \"dynamic\": false},"
+                               " \"input_activations\": null, \"output_activations\": null}},"
+                               " \"ignore\": [\"lm_head\"]}");
     quantize("M -o O -f -q --method rtn --group-size -1 --bits 8");
     json_t *config = quantization_config();
     const json_t *group = json_object_get(json_object_get(config, "config_groups"), "group_0");
@@ -404,7 +409,8 @@ static void damaged_models_are_refused(void **state)
     struct recipe recipe = plain;
     recipe.poisoned = "model.layers.1.mlp.up_proj.weight";
     write_model(&recipe);
-    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "model.layers.1.mlp.up_proj.weight: row 0, column 37 is not a finite");
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED,
+           "model.layers.1.mlp.up_proj.weight: row 0, column 37 is not a finite number");
     refuse("M -o O --method rtn --group-size 32", EXIT_FAILED, "row 0, column 37");
     recipe.poisoned = "model.layers.0.input_layernorm.weight";
     write_model(&recipe);
@@ -419,7 +425,8 @@ static void damaged_models_are_refused(void **state)
     recipe = plain;
     recipe.misshapen = "model.layers.1.self_attn.k_proj.weight";
     write_model(&recipe);
-    refuse("M -o O --calib C --group-size 32", EXIT_FAILED, "k_proj.weight: has shape [31, 64]; config.json makes it [32, 64]");
+    refuse("M -o O --calib C --group-size 32", EXIT_FAILED,
+           "k_proj.weight: has shape [31, 64]; config.json makes it [32, 64]");
     recipe = plain;
     recipe.type = "gpt2";
     write_model(&recipe);
@@ -447,7 +454,8 @@ static void unfit_requests_are_refused(void **state)
     refuse("M -o /proc/nowhere/out --calib C --group-size 32", EXIT_FAILED, "/proc/nowhere");
     refuse("M -o M --calib C --group-size 32 --force", EXIT_FAILED, "is the model itself");
     assert_nothing_written();
-    assert_int_equal(run_line(&quantize_command, "M -o O -q --method rtn --group-size 32 --exclude lm_head", &text), EXIT_OK);
+    int exit_code = run_line(&quantize_command, "M -o O -q --method rtn --group-size 32 --exclude lm_head", &text);
+    assert_int_equal(exit_code, EXIT_OK);
     assert_contains(text, "'lm_head' is found in the name of no linear");
 }
 
@@ -476,7 +484,8 @@ static void the_estimate_is_kept(void **state)
     for (uint64_t limit = 64 << 10;; limit += limit / 16) {
         const char *text;
         assert_true(limit < 64 << 20);
-        snprintf(line, sizeof line, "M -o O -f -q --calib C --group-size 32 --memory-limit %llu", (unsigned long long)limit);
+        snprintf(line, sizeof line, "M -o O -f -q --calib C --group-size 32 --memory-limit %llu",
+                 (unsigned long long)limit);
         if (run_line(&quantize_command, line, &text) == EXIT_OK) return;
         assert_contains(text, "quantising this model takes about");
     }
@@ -552,6 +561,7 @@ static int teardown(void **state)
 
 int main(void)
 {
+    signal(SIGINT, SIG_DFL); /* background jobs inherit it ignored, which the program respects */
     const struct CMUnitTest tests[] = {
         TEST(every_architecture_keeps_its_function),
         TEST(excluded_linears_keep_the_function),

@@ -1,4 +1,4 @@
-/* A model directory as Hugging Face has them: tensors, config.json with its quantization_config, and what lies beside. */
+/* A model directory as Hugging Face has them: tensors, config.json with quantization_config, and what lies beside. */
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -14,7 +14,7 @@
 
 /* ---- where it goes */
 
-/* Only what was a model, or is empty (but for . and ..), is replaced: a slip of the hand should not cost a home directory. */
+/* Only what was a model, or holds nothing but . and .., is replaced: a slip should not cost a home directory. */
 static bool may_replace(const char *out)
 {
     char config[PATH_MAX];
@@ -53,8 +53,8 @@ static bool ends_with(const char *text, const char *end)
 /* Weights in one of their formats, or what lists them; and config.json, which is written anew. */
 static bool stays_behind(const char *name)
 {
-    static const char *const ends[] = {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth",
-                                       ".ckpt",        ".gguf",                   ".h5",  ".msgpack",        ".onnx"};
+    static const char *const ends[] = {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt",
+                                       ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (ends_with(name, ends[i])) return true;
     return name[0] == '.' || strcmp(name, "config.json") == 0;
@@ -111,29 +111,6 @@ static json_t *skipped_modules(const struct model_config *config, const bool *ex
     return list;
 }
 
-/* Files of this version always have zero points, symmetric weights the one in the middle, and loaders want them
- * announced.  Without a list of their own, loaders leave lm_head alone. */
-static json_t *awq_quantization(const struct quantize_settings *settings, json_t *skipped)
-{
-    const awq_quantize_options *quantizer = &settings->quantizer;
-    json_t *list = json_array_size(skipped) > 1 ? skipped : NULL;
-    return json_pack("{s:s, s:s, s:i, s:I, s:b, s:O?}", "quant_method", "awq", "version", "gemm", "bits", (int)quantizer->bits,
-                     "group_size", (json_int_t)quantizer->group_size, "zero_point", 1, "modules_to_not_convert", list);
-}
-
-static json_t *compressed_tensors_quantization(const struct quantize_settings *settings, json_t *skipped)
-{
-    const awq_quantize_options *quantizer = &settings->quantizer;
-    bool per_row = quantizer->group_size == AWQ_GROUP_PER_ROW;
-    json_t *size = per_row ? json_null() : json_integer(quantizer->group_size);
-    json_t *weights = json_pack("{s:i, s:s, s:b, s:s, s:o, s:b}", "num_bits", (int)quantizer->bits, "type", "int",
-                                "symmetric", (quantizer->flags & AWQ_QUANTIZE_SYMMETRIC) != 0, "strategy",
-                                per_row ? "channel" : "group", "group_size", size, "dynamic", 0);
-    return json_pack("{s:s, s:s, s:s, s:{s:{s:[s], s:o, s:n, s:n}}, s:O}", "quant_method", "compressed-tensors", "format",
-                     "pack-quantized", "quantization_status", "compressed", "config_groups", "group_0", "targets",
-                     "Linear", "weights", weights, "input_activations", "output_activations", "ignore", skipped);
-}
-
 /* With as few digits as give the same numbers. */
 static char *dump_json(const json_t *json)
 {
@@ -148,12 +125,14 @@ static char *dump_json(const json_t *json)
     return json_dumps(json, JSON_INDENT(2));
 }
 
-bool output_config(awq_checkpoint_writer *writer, const struct model_config *config, const struct quantize_settings *settings,
-                   const bool *excluded)
+bool output_config(awq_checkpoint_writer *writer, const struct model_config *config,
+                   const struct quantize_settings *settings, const bool *excluded)
 {
     json_t *document = json_deep_copy(config->json), *skipped = skipped_modules(config, excluded);
-    json_t *quantization = settings->layout == AWQ_LAYOUT_GEMM ? awq_quantization(settings, skipped)
-                                                               : compressed_tensors_quantization(settings, skipped);
+    struct quantization written = {format_of_layout(settings->layout), settings->quantizer.bits,
+                                   settings->quantizer.group_size,
+                                   settings->quantizer.flags & AWQ_QUANTIZE_SYMMETRIC};
+    json_t *quantization = quantization_json(&written, skipped);
     awq_status status = AWQ_OK;
     char *text = NULL;
     bool made = json_object_set_new(document, "quantization_config", quantization) == 0 && (text = dump_json(document));
@@ -169,9 +148,7 @@ bool output_config(awq_checkpoint_writer *writer, const struct model_config *con
 
 static bool add_tensor(awq_checkpoint_writer *writer, const char *name, const awq_tensor *tensor, uint64_t *bytes)
 {
-    uint64_t size = awq_dtype_size(tensor->dtype);
-    for (int32_t i = 0; i < tensor->ndim; i++) size *= (uint64_t)tensor->shape[i];
-    *bytes += size;
+    *bytes += tensor_bytes(tensor);
     awq_status status = awq_checkpoint_writer_add(writer, name, tensor);
     return status == AWQ_OK || cli_library_error(status, "%s", name);
 }
@@ -184,38 +161,19 @@ static bool add_part(awq_checkpoint_writer *writer, const char *name, const char
     return add_tensor(writer, full, tensor, bytes);
 }
 
-static bool add_packed(awq_checkpoint_writer *writer, const char *name, const awq_packed *packed, uint64_t *bytes)
-{
-    for (size_t i = 0; i < awq_packed_plane_count(packed); i++) {
-        const char *part;
-        awq_tensor plane;
-        awq_status status = awq_packed_get_plane(packed, i, &part, &plane);
-        if (status != AWQ_OK) return cli_library_error(status, "%s", name);
-        if (!add_part(writer, name, part, &plane, bytes)) return false;
-    }
-    return true;
-}
-
 static bool add_linear(awq_context *context, awq_checkpoint_writer *writer, int32_t layout, const char *name,
                        const struct linear_weights *weights, uint64_t *bytes)
 {
-    bool ok;
-    if (weights->quantized) {
-        awq_packed *packed;
-        awq_status status = awq_pack(context, weights->quantized, layout, &packed);
-        if (status != AWQ_OK) return cli_library_error(status, "%s", name);
-        ok = add_packed(writer, name, packed, bytes);
-        awq_packed_destroy(packed);
-    } else {
-        ok = add_part(writer, name, "weight", &weights->dense, bytes);
-    }
+    bool ok = weights->quantized
+                  ? linear_write(context, writer, format_of_layout(layout), name, weights->quantized, bytes)
+                  : add_part(writer, name, "weight", &weights->dense, bytes);
     return ok && (!weights->bias.data || add_part(writer, name, "bias", &weights->bias, bytes));
 }
 
 static const char attention_norm[] = "input_layernorm.weight", mlp_norm[] = "post_attention_layernorm.weight";
 
-bool output_block(awq_context *context, awq_checkpoint_writer *writer, int32_t layout, const struct block_weights *weights,
-                  uint64_t *bytes)
+bool output_block(awq_context *context, awq_checkpoint_writer *writer, int32_t layout,
+                  const struct block_weights *weights, uint64_t *bytes)
 {
     char name[TENSOR_NAME_SIZE];
     block_tensor_name(weights->layer, attention_norm, name);

@@ -6,23 +6,24 @@
 
 #include "commands.h"
 
-enum { METHOD_RTN, METHOD_AWQ };
+enum { BY_ROUNDING, BY_SEARCH };
 enum { VERSION_AUTO, VERSION_GEMM, VERSION_COMPRESSED_TENSORS };
 enum { THROUGH_FLOAT, THROUGH_QUANTIZED };
+enum { DUO_AUTO, DUO_ON, DUO_OFF, DUO_BOTH };
 
 static const int32_t scale_dtypes[] = {0, AWQ_F16, AWQ_BF16, AWQ_F32};
 
 struct options {
     struct quantize_request request;
-    int method, version, bits, profile, through, scale_dtype;
+    int method, version, bits, profile, through, scale_dtype, duo;
     int64_t group_size, seed;
     double smooth_factor;
-    bool zero_point, symmetric, no_clip, no_scale_o, duo;
+    bool zero_point, symmetric, no_clip, no_scale_o;
 };
 
 static const struct options defaults = {
     .request = {.samples = 128, .length = 512, .settings = {.search_tokens = 1024}},
-    .method = METHOD_AWQ,
+    .method = BY_SEARCH,
     .bits = 4,
     .group_size = 128,
 };
@@ -34,9 +35,17 @@ static int32_t choose_layout(const struct options *options)
     return options->bits == 4 ? AWQ_LAYOUT_GEMM : AWQ_LAYOUT_COMPRESSED_TENSORS;
 }
 
+/* Scales that look at the weights too gave the least divergence on the embedded model and its twin, at no more cost. */
+static int32_t choose_scales(const struct options *options)
+{
+    if (options->duo == DUO_BOTH) return AWQ_SCALES_BOTH;
+    if (options->duo == DUO_ON) return AWQ_SCALES_DUO;
+    if (options->duo == DUO_OFF || options->profile == AWQ_PROFILE_LLM_AWQ) return AWQ_SCALES_PLAIN;
+    return AWQ_SCALES_DUO;
+}
+
 static void fill_settings(const struct options *options, struct quantize_settings *settings)
 {
-    bool exact = options->profile == AWQ_PROFILE_EXACT;
     awq_struct_init(&settings->quantizer, sizeof settings->quantizer);
     settings->quantizer.bits = options->bits;
     settings->quantizer.group_size = options->group_size;
@@ -44,12 +53,11 @@ static void fill_settings(const struct options *options, struct quantize_setting
     settings->quantizer.profile = options->profile;
     settings->quantizer.scale_dtype = scale_dtypes[options->scale_dtype];
     settings->layout = choose_layout(options);
-    settings->search = options->method == METHOD_AWQ;
+    settings->search = options->method == BY_SEARCH;
     settings->clip = settings->search && !options->no_clip;
     settings->scale_output = !options->no_scale_o;
     settings->through_quantized = options->through == THROUGH_QUANTIZED;
-    /* AutoAWQ tries one kind only. */
-    settings->scales = !options->duo ? AWQ_SCALES_PLAIN : exact ? AWQ_SCALES_BOTH : AWQ_SCALES_DUO;
+    settings->scales = choose_scales(options);
     settings->smooth_factor = options->smooth_factor;
     settings->seed = (uint64_t)options->seed;
 }
@@ -65,10 +73,11 @@ static int check(const struct cli_command *command, const struct options *option
     if (options->zero_point && options->symmetric)
         return cli_usage(command, "--zero-point and --symmetric exclude each other");
     if (options->version == VERSION_GEMM && options->bits != 4)
-        return cli_usage(command, "--version gemm holds 4 bits, not %d; compressed-tensors holds 2, 3, 4 and 8", options->bits);
+        return cli_usage(command, "--version gemm holds 4 bits, not %d; compressed-tensors holds 2, 3, 4 and 8",
+                         options->bits);
     if (options->profile == AWQ_PROFILE_LLM_AWQ && options->symmetric)
         return cli_usage(command, "--profile llm-awq has no symmetric quantiser; exact and autoawq have");
-    if (options->method == METHOD_AWQ && !options->request.calib)
+    if (options->method == BY_SEARCH && !options->request.calib)
         return cli_usage(command, "--calib is missing: text to calibrate with (--method rtn goes without)");
     if (!exclude_check(&options->request.exclude, message, sizeof message)) return cli_usage(command, "%s", message);
     return EXIT_OK;
@@ -88,16 +97,19 @@ static const struct cli_option table[] = {
     {CLI_ARGUMENT, "MODEL", offsetof(struct options, request.model), .help = "Directory of the model to quantise."},
     {CLI_STRING, "out", offsetof(struct options, request.out), 'o', "DIR",
      .help = "Directory to write.  It appears when all of it is there."},
-    {CLI_FLAG, "force", offsetof(struct options, request.replace), 'f', .help = "Replace DIR if it is a model already."},
+    {CLI_FLAG, "force", offsetof(struct options, request.replace), 'f',
+     .help = "Replace DIR if it is a model already."},
     {CLI_HEADING, "Calibration", .offset = 0},
     {CLI_STRING, "calib", offsetof(struct options, request.calib), .argument = "FILE",
-     .help = "Text like that which the model is for, or token ids: .npy, .u16, .u32.  Text is encoded with MODEL's tokenizer."},
+     .help = "Text like that which the model is for, or token ids: .npy, .u16, .u32.  Text is encoded with MODEL's "
+             "tokenizer."},
     {CLI_INT64, "samples", offsetof(struct options, request.samples), .argument = "N",
      .help = "Windows of the data to use, spread evenly over it.", .minimum = 1, .maximum = 1e9},
     {CLI_INT64, "seq-length", offsetof(struct options, request.length), .argument = "N",
      .help = "Tokens in each, as far as the model's context goes.", .minimum = 1, .maximum = 1e9},
     {CLI_CHOICE, "calibrate-through", offsetof(struct options, through), .argument = "float|quantized",
-     .help = "Whether a block is calibrated with what the float blocks before it give, or with what the quantised ones do."},
+     .help = "Whether a block is calibrated with what the float blocks before it give, or with what the quantised ones "
+             "do."},
     {CLI_INT64, "search-tokens", offsetof(struct options, request.settings.search_tokens), .argument = "N",
      .help = "Tokens to try candidates on, of those that were run.", .minimum = 1, .maximum = 1e9},
     {CLI_INT64, "seed", offsetof(struct options, seed), .argument = "N", .help = "Of the choice of those tokens.",
@@ -111,27 +123,31 @@ static const struct cli_option table[] = {
      .help = "Ranges of any position, with a zero point each.  This is the default."},
     {CLI_FLAG, "symmetric", offsetof(struct options, symmetric), .help = "Ranges centred at zero instead."},
     {CLI_CHOICE, "version", offsetof(struct options, version), .argument = "auto|gemm|compressed-tensors",
-     .help = "How files hold the weights.  gemm (AWQ's own; 4 bits) and compressed-tensors are what vLLM and transformers load; "
-             "auto is gemm for 4 bits and compressed-tensors for others."},
+     .help = "How files hold the weights.  gemm (AWQ's own; 4 bits) and compressed-tensors are what vLLM and "
+             "transformers load; auto is gemm for 4 bits and compressed-tensors for others."},
     {CLI_CHOICE, "scale-dtype", offsetof(struct options, scale_dtype), .argument = "auto|f16|bf16|f32",
      .help = "Type of the scales; auto is f16, which is what gemm holds."},
     {CLI_LIST, "exclude", offsetof(struct options, request.exclude), .argument = "REGEX",
-     .help = "Leave linears as they are in whose name this is found, such as 'layers\\.0\\.' or 'o_proj$'.  May be given several "
-             "times.  Embeddings, norms and lm_head always stay as they are."},
+     .help = "Leave linears as they are in whose name this is found, such as 'layers\\.0\\.' or 'o_proj$'.  May be "
+             "given several times.  Embeddings, norms and lm_head always stay as they are."},
     {CLI_HEADING, "Method", .offset = 0},
     {CLI_CHOICE, "method", offsetof(struct options, method), .argument = "rtn|awq",
      .help = "rtn only rounds to nearest and needs no calibration."},
     {CLI_FLAG, "no-clip", offsetof(struct options, no_clip), .help = "Do not search for clipping ranges."},
-    {CLI_FLAG, "no-scale-o", offsetof(struct options, no_scale_o), .help = "Do not search scales for the attention's output."},
-    {CLI_FLAG, "duo", offsetof(struct options, duo),
-     .help = "Also try scales that look at the weights too, as AutoAWQ does (with --profile autoawq: only those)."},
+    {CLI_FLAG, "no-scale-o", offsetof(struct options, no_scale_o),
+     .help = "Do not search scales for the attention's output."},
+    {CLI_CHOICE, "duo", offsetof(struct options, duo), .argument = "auto|on|off|both",
+     .help = "Whether scales also look at the weights, as in AutoAWQ, or at activations alone, as in the paper; both "
+             "tries both, in twice the time.  auto is on, and off for --profile llm-awq."},
     {CLI_DOUBLE, "smooth-factor", offsetof(struct options, smooth_factor), .argument = "F",
-     .help = "Draw the importance of channels towards their mean, from 0 (not) to 1 (all equal).", .minimum = 0, .maximum = 1},
+     .help = "Draw the importance of channels towards their mean, from 0 (not) to 1 (all equal).", .minimum = 0,
+     .maximum = 1},
     {CLI_CHOICE, "profile", offsetof(struct options, profile), .argument = "exact|autoawq|llm-awq",
      .help = "Arithmetic: exact, or what AutoAWQ or llm-awq compute, to compare with them."},
     {CLI_HEADING, "Running", .offset = 0},
     {CLI_INT, "threads", offsetof(struct options, request.threads), .argument = "N",
-     .help = "Threads to use [default: all processors].  The result does not depend on it.", .minimum = 1, .maximum = 4096},
+     .help = "Threads to use [default: all processors].  The result does not depend on it.", .minimum = 1,
+     .maximum = 4096},
     {CLI_SIZE, "memory-limit", offsetof(struct options, request.memory_limit), .argument = "SIZE",
      .help = "Fail rather than use more memory than this, such as 4G.  Pages of the model's files do not count."},
     {CLI_FLAG, "json", offsetof(struct options, request.json), .help = "Print the results as JSON."},
@@ -143,10 +159,10 @@ static const struct cli_option table[] = {
 const struct cli_command quantize_command = {
     .name = "quantize",
     .summary = "make a small copy of a model, calibrated with text",
-    .intro = "Quantises the linear layers of a model with AWQ (arXiv 2306.00978): input channels that matter, as a little text\n"
-             "run through the model shows, are scaled up before the weights are rounded, and the inverse scale goes into the\n"
-             "operation before.  No training, no gradients.  The work goes block by block, so that memory for one block and\n"
-             "the activations is enough.",
+    .intro = "Quantises the linear layers of a model with AWQ (arXiv 2306.00978): input channels that matter, as a\n"
+             "little text run through the model shows, are scaled up before the weights are rounded, and the\n"
+             "inverse scale goes into the operation before.  No training, no gradients.  The work goes block by\n"
+             "block, so that memory for one block and the activations is enough.",
     .examples = "  awq quantize MODEL -o MODEL-awq --calib text.txt\n"
                 "  awq quantize MODEL -o MODEL-int3 --calib text.txt --bits 3 --group-size 64\n"
                 "  awq quantize MODEL -o MODEL-rtn --method rtn",

@@ -1,9 +1,10 @@
 /* What the files of `awq quantize` share.
  *
  * quantize.c has the options, quantize_model.c the way through a model, quantize_block.c takes one block from float to
- * quantised, quantize_search.c calibrates and searches for it, quantize_exclude.c says what is left out, hf_output.c writes
- * the result, quantize_report.c says what came of it.  Functions that can fail return false when they did, and have
- * said why. */
+ * quantised, quantize_search.c calibrates and searches for it, quantize_exclude.c says what is left out,
+ * quantize_memory.c what it takes, hf_output.c writes the result, quantize_report.c says what came of it.
+ *
+ * Functions that can fail return false when they did, and have said why. */
 #ifndef AWQ_APP_QUANTIZE_H
 #define AWQ_APP_QUANTIZE_H
 
@@ -42,7 +43,7 @@ struct group_report {
     bool searched;
     int32_t scales; /* AWQ_SCALES_*, of the best candidate */
     double alpha;
-    double loss, loss_identity; /* mean squared error of what was searched for: with the scales, and by plain rounding */
+    double loss, loss_identity; /* mean squared error of what it was judged by: with the scales, and without */
 };
 
 struct linear_report {
@@ -119,15 +120,15 @@ bool block_quantize(struct quantize_job *job, struct block_weights *weights, str
 
 /* ---- quantize_search.c */
 
-/* What calibration and search found for one block, for each input of linears.  A point where nothing is to be quantised has
- * none of it. */
+/* What calibration and search found for one block, for each input of linears.  A point where nothing is to be quantised
+ * has none of it. */
 struct block_statistics {
     awq_calibration *calibration[BLOCK_POINTS];
     awq_search *search[BLOCK_POINTS]; /* finished, over the linears that are quantised; NULL: not searched */
 };
 
-/* Run the calibration windows through the block as it is, and search scales as the settings say.  The activations move on
- * to the block's output, unless they go through quantised blocks. */
+/* Run the calibration windows through the block as it is, and search scales as the settings say.  The activations move
+ * on to the block's output, unless they go through quantised blocks. */
 bool block_search(struct quantize_job *job, const struct block_weights *weights, struct block_statistics *statistics,
                   struct block_report *report);
 void block_statistics_clear(struct block_statistics *statistics);
@@ -141,11 +142,11 @@ struct job_part {
 int32_t job_part_update(void *part, uint64_t done, uint64_t total);
 
 /* Run all calibration windows through a block.  With 'advance' its outputs take their place. */
-bool job_forward(struct quantize_job *job, const struct block *block, bool advance, struct job_part *part, block_tap tap,
-                 void *tap_data);
+bool job_forward(struct quantize_job *job, const struct block *block, bool advance, struct job_part *part,
+                 block_tap tap, void *tap_data);
 
-/* How much of the calibration is kept to compare outputs on: whole windows, for attention; sampled rows of the input at each
- * point; and the larger number of rows that makes. */
+/* How much of the calibration is kept to compare outputs on: whole windows, for attention; sampled rows of the input at
+ * each point; and the larger number of rows that makes. */
 int64_t compared_windows(const struct quantize_job *job);
 int64_t sampled_rows(const struct quantize_job *job);
 int64_t compared_rows(const struct quantize_job *job);
@@ -186,7 +187,7 @@ bool output_block(awq_context *context, awq_checkpoint_writer *writer, int32_t l
 /* Whether all are regular expressions; the first that is not is named in 'message'. */
 bool exclude_check(const struct cli_list *patterns, char *message, size_t size);
 
-/* excluded[layers][BLOCK_LINEARS]: whether a pattern is found in the linear's name.  One that is found nowhere is warned of. */
+/* excluded[layers][BLOCK_LINEARS]: whether a pattern is found in the linear's name.  One found in none is warned of. */
 bool exclude_linears(const struct cli_list *patterns, int64_t layers, bool *excluded);
 
 /* ---- quantize_report.c: on stdout */

@@ -44,7 +44,8 @@ static int64_t find_non_finite(const awq_tensor *tensor, int64_t count)
         for (int64_t i = 0; i < count; i++)
             if ((bits[i] & 0x7f800000u) == 0x7f800000u) return i;
     } else {
-        const uint16_t *bits = (const uint16_t *)(const void *)data, exponent = tensor->dtype == AWQ_F16 ? 0x7c00u : 0x7f80u;
+        const uint16_t *bits = (const uint16_t *)(const void *)data;
+        const uint16_t exponent = tensor->dtype == AWQ_F16 ? 0x7c00u : 0x7f80u;
         for (int64_t i = 0; i < count; i++)
             if ((bits[i] & exponent) == exponent) return i;
     }
@@ -56,8 +57,8 @@ static bool check_finite(const awq_tensor *tensor, const char *name, const char 
     if (!tensor->data) return true;
     int64_t columns = tensor->shape[tensor->ndim - 1], rows = tensor->ndim == 2 ? tensor->shape[0] : 1;
     int64_t bad = find_non_finite(tensor, rows * columns);
-    return bad < 0 || cli_error("%s%s: row %lld, column %lld is not a finite number", name, suffix, (long long)(bad / columns),
-                                (long long)(bad % columns));
+    return bad < 0 || cli_error("%s%s: row %lld, column %lld is not a finite number", name, suffix,
+                                (long long)(bad / columns), (long long)(bad % columns));
 }
 
 /* A NaN would otherwise surface as one among the activations, far from where it came from. */
@@ -84,7 +85,8 @@ bool block_copy(awq_context *context, struct block_copies *copies, int32_t dtype
     void *memory = NULL;
     uint64_t size = awq_dtype_size(dtype);
     for (int32_t i = 0; i < view->ndim; i++) size *= (uint64_t)view->shape[i];
-    awq_status status = copies->count < BLOCK_COPIES ? awq_context_allocate(context, size, &memory) : AWQ_ERROR_OUT_OF_MEMORY;
+    if (copies->count == BLOCK_COPIES) return cli_error("a block has more than %d copies of tensors", BLOCK_COPIES);
+    awq_status status = awq_context_allocate(context, size, &memory);
     if (status != AWQ_OK) return cli_library_error(status, "a copy of a tensor");
     copies->memory[copies->count++] = memory;
     status = awq_tensor_init(&copy, memory, dtype, view->ndim, view->shape);
@@ -110,8 +112,8 @@ static awq_status read_values(awq_context *context, const awq_tensor *tensor, fl
     return awq_tensor_copy(context, tensor, &view, NULL);
 }
 
-/* The norm as stored is rounded, so what it was really divided by is not quite 'scales'.  Multiplying the columns by that
- * instead leaves the float function as it was. */
+/* The norm as stored is rounded, so what it was really divided by is not quite 'scales'.  Multiplying the columns by
+ * that instead leaves the float function as it was. */
 static bool correct_scales(struct block_job *block, const awq_tensor *before, const awq_tensor *after, float *scales)
 {
     awq_context *context = block->job->context;
@@ -144,20 +146,21 @@ static bool fold_into_norm(struct block_job *block, enum block_point point, cons
 }
 
 /* Rows that will be quantised are kept in single precision until then.  The peers round them to the model's dtype. */
-static bool fold_into_linear(struct block_job *block, int producer, const awq_tensor *scales, int64_t copies, int64_t width)
+static bool fold_into_linear(struct block_job *block, int producer, const awq_tensor *scales, int64_t copies,
+                             int64_t width)
 {
     int32_t profile = block->job->settings->quantizer.profile;
     struct linear_weights *weights = &block->weights->linear[producer];
-    bool exact = profile == AWQ_PROFILE_EXACT && is_quantized(block, producer);
+    bool exact = profile == AWQ_PROFILE_EXACT && is_quantized(block, producer), has_bias = weights->bias.data;
+    awq_context *context = block->job->context;
     awq_fold_options options;
     awq_struct_init(&options, sizeof options);
     options.profile = profile;
     options.tie_copies = copies;
     options.tie_width = width;
-    if (!block_copy(block->job->context, block->copies, exact ? AWQ_F32 : weights->dense.dtype, &weights->dense)) return false;
-    if (weights->bias.data && !block_copy(block->job->context, block->copies, weights->bias.dtype, &weights->bias)) return false;
-    awq_status status = awq_fold_linear(block->job->context, scales, &weights->dense,
-                                        weights->bias.data ? &weights->bias : NULL, &options);
+    if (!block_copy(context, block->copies, exact ? AWQ_F32 : weights->dense.dtype, &weights->dense)) return false;
+    if (has_bias && !block_copy(context, block->copies, weights->bias.dtype, &weights->bias)) return false;
+    awq_status status = awq_fold_linear(context, scales, &weights->dense, has_bias ? &weights->bias : NULL, &options);
     return status == AWQ_OK || fail_linear(block, status, producer);
 }
 
@@ -214,7 +217,7 @@ static enum block_point point_of(int linear)
     return BLOCK_POINTS;
 }
 
-/* Attention weights depend on q and k through a softmax, for which the error of a layer's own output is a poor judge. */
+/* Attention depends on q and k through a softmax, for which the error of a layer's own output is a poor judge. */
 static bool is_clipped(const struct block_job *block, int linear)
 {
     return block->job->settings->clip && linear != LINEAR_Q && linear != LINEAR_K;
@@ -230,6 +233,7 @@ static int64_t group_count(const awq_quantize_options *options, int64_t inputs)
 static bool search_clip(struct block_job *block, int linear, const awq_quantize_options *quantize, awq_tensor *limits)
 {
     const awq_tensor *w = &block->weights->linear[linear].dense;
+    awq_context *context = block->job->context;
     struct linear_report *report = &block->report->linear[linear];
     int64_t groups = group_count(quantize, w->shape[1]);
     awq_clip_options options;
@@ -238,12 +242,12 @@ static bool search_clip(struct block_job *block, int linear, const awq_quantize_
     awq_struct_init(&options, sizeof options);
     awq_struct_init(&result, sizeof result);
     options.quantize = quantize;
-    awq_status status = awq_context_allocate(block->job->context, (uint64_t)(w->shape[0] * groups) * sizeof(float), &memory);
+    awq_status status = awq_context_allocate(context, (uint64_t)(w->shape[0] * groups) * sizeof(float), &memory);
     if (status != AWQ_OK) return fail_linear(block, status, linear);
     block->limits = memory;
     awq_tensor_init_2d(limits, memory, AWQ_F32, w->shape[0], groups);
-    status = awq_clip_search(block->job->context, w, block->statistics.calibration[point_of(linear)], NULL, &options, limits,
-                             &result);
+    const awq_calibration *calibration = block->statistics.calibration[point_of(linear)];
+    status = awq_clip_search(context, w, calibration, NULL, &options, limits, &result);
     if (status != AWQ_OK) return fail_linear(block, status, linear);
     report->clipped = true;
     report->clipped_groups = result.clipped_groups;

@@ -68,8 +68,8 @@ static uint64_t clip_bytes(const struct shapes *shapes)
     return CLIP_BYTES * elements + roots + group + 32 * shapes->groups;
 }
 
-/* The float block, the outputs that are compared, and the larger of: a candidate as the search makes it and as it runs; and,
- * while windows run through, a copy of the samples of one input, which may have to move to grow. */
+/* The float block, the outputs that are compared, and the larger of: a candidate as the search makes it and as it runs;
+ * and, while windows run through, a copy of the samples of one input, which may have to move to grow. */
 static uint64_t search_bytes(const struct quantize_job *job, const struct shapes *shapes, int64_t chunk)
 {
     uint64_t hidden = (uint64_t)job->config.hidden, samples = (uint64_t)sampled_rows(job);
@@ -88,7 +88,8 @@ uint64_t estimate_memory(const struct quantize_job *job)
     struct session_options session = calibration_session(job);
     uint64_t hidden = (uint64_t)(job->windows.rows * job->windows.columns * job->config.hidden) * sizeof(float);
     uint64_t samples = (uint64_t)(sampled_rows(job) + 1);
-    uint64_t statistics = shapes.inputs * (samples * sizeof(float) + 5 * sizeof(double)) + BLOCK_POINTS * ROW_BYTES * samples;
+    uint64_t statistics = shapes.inputs * (samples * sizeof(float) + 5 * sizeof(double));
+    statistics += BLOCK_POINTS * ROW_BYTES * samples;
     /* Folding into v and up makes F32 copies of them. */
     uint64_t folded = sizeof(float) * 2 * shapes.largest_linear;
     if (job->settings->clip) rounding += clip_bytes(&shapes);

@@ -106,7 +106,7 @@ static void print_rounding(const struct quantize_job *job)
     printf("quantised    %" PRId64 " of %" PRId64 " linears", quantized, total);
     if (groups) printf("; %.1f %% of %s groups clipped", percent_of(clipped, groups), cli_count(groups).text);
     putchar('\n');
-    if (clamped) cli_warning("%s scales do not fit their type and were clamped to it", cli_count((int64_t)clamped).text);
+    if (clamped) cli_warning("%s scales did not fit their type and were clamped", cli_count((int64_t)clamped).text);
 }
 
 void report_result(const struct quantize_job *job)
@@ -167,7 +167,8 @@ bool report_json(const struct quantize_job *job)
     json_t *layers = json_array();
     for (int64_t layer = 0; layer < job->config.layers; layer++)
         json_array_append_new(layers, layer_json(layer, &job->reports[layer]));
-    json_t *json = json_pack("{s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
+    json_t *json = json_pack(
+        "{s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
         "model", job->request->model,
         "out", job->request->out,
         "method", settings->search ? "awq" : "rtn",

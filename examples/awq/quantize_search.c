@@ -1,8 +1,8 @@
 /* Calibrating one block and searching its scales.
  *
- * The calibration windows run through the block as it is, and what enters its linears is observed.  Candidates for q, k and v
- * are then judged by what the attention gives, those for gate and up by what the MLP gives, those for o and down by their
- * own outputs. */
+ * The calibration windows run through the block as it is, and what enters its linears is observed.  Candidates for q,
+ * k and v are then judged by what the attention gives, those for gate and up by what the MLP gives, those for o and
+ * down by their own outputs. */
 #include "quantize.h"
 
 #include <stdlib.h>
@@ -47,15 +47,14 @@ int32_t job_part_update(void *user_data, uint64_t done, uint64_t total)
 
 /* ---- running windows through a block */
 
-bool job_forward(struct quantize_job *job, const struct block *block, bool advance, struct job_part *part, block_tap tap,
-                 void *tap_data)
+bool job_forward(struct quantize_job *job, const struct block *block, bool advance, struct job_part *part,
+                 block_tap tap, void *tap_data)
 {
-    int64_t row_size = job->windows.columns * job->config.hidden;
+    int64_t row_size = job->windows.columns * job->config.hidden, chunk_size = job->chunk_sequences * row_size;
     void *scratch = NULL;
     bool ok = true;
     if (!advance) {
-        awq_status status = awq_context_allocate(job->context, (uint64_t)(job->chunk_sequences * row_size) * sizeof(float),
-                                                 &scratch);
+        awq_status status = awq_context_allocate(job->context, (uint64_t)chunk_size * sizeof(float), &scratch);
         if (status != AWQ_OK) return cli_library_error(status, "activations");
     }
     for (int64_t first = 0; ok && first < job->windows.rows; first += job->chunk_sequences) {
@@ -151,7 +150,8 @@ static bool allocate_room(struct searcher *searcher)
     const struct quantize_job *job = searcher->job;
     int64_t hidden = job->config.hidden, rows = compared_rows(job);
     searcher->compared_windows = compared_windows(job);
-    return (searcher->normed = allocate(searcher, searcher->compared_windows * job->windows.columns * hidden, sizeof(float))) &&
+    int64_t whole = searcher->compared_windows * job->windows.columns;
+    return (searcher->normed = allocate(searcher, whole * hidden, sizeof(float))) &&
            (searcher->reference = allocate(searcher, rows * hidden, sizeof(float))) &&
            (searcher->output = allocate(searcher, rows * hidden, sizeof(float))) &&
            (searcher->sums = allocate(searcher, rows / ROWS_PER_TASK + 1, sizeof(double)));
@@ -330,7 +330,8 @@ static bool run_search(const struct searcher *searcher, enum block_point point, 
     awq_struct_init(&result, sizeof result);
     if (status == AWQ_OK) status = awq_search_get_result(search, &result);
     if (status != AWQ_OK)
-        return cli_library_error(status, "block %lld, scales of %s", (long long)searcher->weights->layer, point_name(point));
+        return cli_library_error(status, "block %lld, scales of %s", (long long)searcher->weights->layer,
+                                 point_name(point));
     searcher->report->group[point] =
         (struct group_report){true, result.scales, result.alpha, result.loss, result.loss_identity};
     return true;
