@@ -54,7 +54,7 @@ static void defaults_are_those_of_hugging_face(void **state)
     assert_true(config.rope_theta == 10000);
     assert_int_equal(config.rope_type, ROPE_DEFAULT);
     assert_false(config.tied_head || config.qkv_bias || config.output_bias || config.mlp_bias || config.qk_norm);
-    assert_int_equal(config.quantization, QUANTIZATION_NONE);
+    assert_null(config.quantization.format);
     assert_int_equal(config.dtype, 0);
     model_config_clear(&config);
 }
@@ -140,31 +140,97 @@ static void numbers_are_checked(void **state)
     refuse("{\"model_type\": 5}", "model_type is not a string");
 }
 
+/* Every spelling of every format, alone and in files of its own. */
 static void quantisation_is_understood(void **state)
 {
-    struct model_config config;
+    static const struct {
+        const char *json, *format;
+        int bits, group_size;
+        bool symmetric;
+    } cases[] = {
+        {"{'quant_method': 'awq', 'bits': 4, 'group_size': 64, 'version': 'gemm'}", "gemm", 4, 64, false},
+        {"{'quant_method': 'awq', 'w_bit': 4, 'q_group_size': 64, 'version': 'GEMM', 'zero_point': true}", "gemm", 4,
+         64, false},
+        {"{'quant_method': 'AWQ', 'bits': 8}", "gemm", 8, 128, false},
+        {"{'quant_method': 'awq', 'bits': 4, 'group_size': -1, 'version': 'exllama'}", "gemm", 4, -1, false},
+        {"{'quant_method': 'awq', 'bits': 4, 'version': 'GEMV', 'zero_point': false}", "gemv", 4, 128, true},
+        {"{'quant_method': 'awq', 'bits': 4, 'version': 'gemv_fast'}", "gemv_fast", 4, 128, false},
+        {"{'quant_method': 'awq', 'bits': 4, 'format': 'llm-awq'}", "llm-awq", 4, 128, false},
+        {"{'quant_method': 'awq', 'bits': 4, 'version': 'gemv', 'backend': 'llm-awq'}", "llm-awq", 4, 128, false},
+        {"{'quant_method': 'awq', 'bits': 4, 'checkpoint_format': 'LLM_AWQ'}", "llm-awq", 4, 128, false},
+        {"{'quant_method': 'awq', 'bits': 4, 'version': 'Marlin', 'zero_point': false}", "marlin", 4, 128, true},
+        {"{'quant_method': 'gptq', 'bits': 3, 'group_size': 32}", "gptq", 3, 32, true},
+        {"{'quant_method': 'gptq', 'bits': 2, 'sym': false, 'desc_act': true, 'checkpoint_format': 'gptq_v2',"
+         " 'dynamic': {'-:.*lm_head': {}}}", "gptq_v2", 2, 128, false},
+        {"{'quant_method': 'compressed-tensors', 'format': 'pack-quantized', 'config_groups': {'group_0': {'weights':"
+         " {'num_bits': 3, 'strategy': 'channel', 'symmetric': false}}}}", "compressed-tensors", 3, -1, false},
+    };
     (void)state;
-    load("{\"quantization_config\": {\"quant_method\": \"awq\", \"w_bit\": 4, \"q_group_size\": 64,"
-         " \"version\": \"GEMM\", \"zero_point\": true}}", &config);
-    assert_int_equal(config.quantization, QUANTIZATION_AWQ);
-    assert_int_equal(config.bits, 4);
-    assert_int_equal(config.group_size, 64);
-    assert_false(config.symmetric);
-    model_config_clear(&config);
-    load("{\"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\","
-         " \"config_groups\": {\"group_0\": {\"weights\": {\"num_bits\": 3, \"strategy\": \"channel\", \"symmetric\":"
-         " false}}}}}", &config);
-    assert_int_equal(config.quantization, QUANTIZATION_COMPRESSED_TENSORS);
-    assert_int_equal(config.bits, 3);
-    assert_int_equal(config.group_size, AWQ_GROUP_PER_ROW);
-    assert_false(config.symmetric);
-    model_config_clear(&config);
-    app_write_text("quant_config.json", "{\"w_bit\": 4, \"q_group_size\": 128, \"zero_point\": false}");
-    load("{}", &config);
-    assert_int_equal(config.quantization, QUANTIZATION_AWQ);
-    assert_int_equal(config.group_size, 128);
-    assert_true(config.symmetric);
-    model_config_clear(&config);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct model_config config;
+        char json[512], whole[640];
+        snprintf(json, sizeof json, "%s", cases[i].json);
+        for (char *quote = json; (quote = strchr(quote, '\'')); quote++) *quote = '"';
+        for (int place = 0; place < 4; place++) {
+            static const char *const files[] = {"quant_config.json", "quantize_config.json"};
+            if (place >= 2 && strstr(json, "compressed")) continue;
+            snprintf(whole, sizeof whole, place == 0   ? "{\"quantization_config\": %s}"
+                                          : place == 1 ? "{\"text_config\": {\"quantization_config\": %s}}"
+                                                       : "{}", json);
+            if (place >= 2) app_write_text(files[place - 2], json);
+            load(whole, &config);
+            if (place >= 2) assert_int_equal(unlink(app_path(files[place - 2])), 0);
+            assert_non_null(config.quantization.format);
+            assert_string_equal(config.quantization.format->name, cases[i].format);
+            assert_int_equal(config.quantization.bits, cases[i].bits);
+            assert_int_equal(config.quantization.group_size, cases[i].group_size);
+            assert_int_equal(config.quantization.symmetric, cases[i].symmetric);
+            model_config_clear(&config);
+        }
+    }
+}
+
+/* What is written for a format reads as that format. */
+static void quantisation_is_written_as_it_is_read(void **state)
+{
+    static const char *const names[] = {"lm_head", "model.layers.0.mlp.up_proj"};
+    (void)state;
+    for (int i = 0; format_at(i); i++) {
+        struct quantization written = {format_at(i), 4, i % 2 ? 64 : AWQ_GROUP_PER_ROW, i % 2 == 0}, read;
+        json_t *skipped = json_pack("[s, s]", names[0], names[1]);
+        json_t *config = json_pack("{s:o}", "quantization_config", quantization_json(&written, skipped));
+        assert_true(quantization_load(app_directory, "config.json", config, &read));
+        assert_int_equal(read.format->method, written.format->method);
+        if (written.format->method != METHOD_COMPRESSED_TENSORS) assert_ptr_equal(read.format, written.format);
+        assert_int_equal(read.bits, 4);
+        assert_int_equal(read.group_size, written.group_size);
+        if (written.format->method != METHOD_AWQ) assert_int_equal(read.symmetric, written.symmetric);
+        char *text = json_dumps(config, 0);
+        assert_contains(text, written.format->method == METHOD_GPTQ ? "-:^model\\\\.layers\\\\.0\\\\.mlp\\\\.up_proj$"
+                                                                    : names[1]);
+        free(text);
+        json_decref(config);
+        json_decref(skipped);
+    }
+}
+
+/* The names that the command line offers are those of the table, in its order. */
+static void formats_have_their_names(void **state)
+{
+    char names[256] = FORMAT_NAMES;
+    int i = 0;
+    (void)state;
+    for (char *name = strtok(names, "|"); name; name = strtok(NULL, "|")) {
+        assert_non_null(format_at(i));
+        assert_string_equal(format_at(i)->name, name);
+        assert_string_equal(awq_layout_name(format_at(i)->layout), name);
+        assert_ptr_equal(format_named(name), format_at(i));
+        assert_ptr_equal(format_of_layout(format_at(i)->layout), format_at(i));
+        i++;
+    }
+    assert_null(format_at(i));
+    assert_null(format_at(-1));
+    assert_null(format_named("cpu-stream"));
 }
 
 #define GROUPS(weights) \
@@ -174,12 +240,19 @@ static void quantisation_is_understood(void **state)
 static void other_quantisation_is_refused_by_name(void **state)
 {
     (void)state;
-    refuse("{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}}",
-           "quantization_config.quant_method 'gptq' is not supported; supported: awq, compressed-tensors");
+    refuse("{\"quantization_config\": {\"quant_method\": \"hqq\", \"bits\": 4}}",
+           "quantization_config.quant_method 'hqq' is not supported; supported: awq, gptq, compressed-tensors");
+    refuse("{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4, \"checkpoint_format\": \"marlin\"}}",
+           "quantization_config.checkpoint_format 'marlin' is not supported; supported: gptq, gptq_v2");
+    refuse("{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4, \"is_marlin_format\": true}}",
+           "quantization_config.is_marlin_format is true");
+    refuse("{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4,"
+           " \"dynamic\": {\"+:.*down\": {\"bits\": 8}}}}",
+           "quantization_config.dynamic changes the quantisation of some modules (+:.*down)");
     refuse("{\"quantization_config\": {\"bits\": 4}}", "quantization_config.quant_method is missing");
     refuse("{\"quantization_config\": 4}", "quantization_config is not an object");
-    refuse("{\"quantization_config\": {\"quant_method\": \"awq\", \"bits\": 4, \"version\": \"gemv\"}}",
-           "quantization_config.version 'gemv' is not supported; supported: gemm");
+    refuse("{\"quantization_config\": {\"quant_method\": \"awq\", \"bits\": 4, \"version\": \"gptq\"}}",
+           "quantization_config.version 'gptq' is not supported; supported: gemm, gemv, gemv_fast, llm-awq, marlin");
     refuse("{\"quantization_config\": {\"quant_method\": \"awq\", \"bits\": 3}}", "quantization_config.bits is 3");
     refuse("{\"quantization_config\": {\"quant_method\": \"awq\", \"w_bit\": 4, \"q_group_size\": 0}}",
            "quantization_config.q_group_size is 0");
@@ -222,6 +295,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(unknown_models_are_refused_by_name, app_setup, app_teardown),
         cmocka_unit_test_setup_teardown(numbers_are_checked, app_setup, app_teardown),
         cmocka_unit_test_setup_teardown(quantisation_is_understood, app_setup, app_teardown),
+        cmocka_unit_test_setup_teardown(quantisation_is_written_as_it_is_read, app_setup, app_teardown),
+        cmocka_unit_test(formats_have_their_names),
         cmocka_unit_test_setup_teardown(other_quantisation_is_refused_by_name, app_setup, app_teardown),
         cmocka_unit_test_setup_teardown(damaged_files_are_refused, app_setup, app_teardown),
     };

@@ -279,9 +279,9 @@ static void quantized_linears_are_found(void **state)
     assert_int_equal(model->sizes.quantized_weights, 32 * 32);
     assert_int_equal(model->sizes.quantized_bytes, 4 * 32 * 4 + 4 * 2 * 4 + 2 * 2 * 32);
     model_close(model);
-    refuse_quantized("", 0, "model.layers.0.self_attn.o_proj.qweight: is there, but quantization_config");
+    refuse_quantized("", 0, "model.layers.0.self_attn.o_proj: is quantised, but config.json does not say how");
     refuse_quantized(AWQ_CONFIG, 1, "model.layers.0.self_attn.o_proj: ");
-    refuse_quantized(AWQ_CONFIG, 2, "o_proj.weight_g_idx: groups in another order");
+    refuse_quantized(AWQ_CONFIG, 2, "o_proj: weight_g_idx: groups in the order of activations");
     refuse_quantized(AWQ_CONFIG, 3, "model.layers.0.self_attn.o_proj: ");
 }
 

@@ -352,7 +352,8 @@ static void configuration_is_what_loaders_read(void **state)
                                " \"quantization_status\": \"compressed\", \"config_groups\": {\"group_0\":"
                                " {\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 3, \"type\": \"int\","
                                " \"symmetric\": true, \"strategy\": \"group\", \"group_size\": 32, \"dynamic\": false},"
-                               " \"input_activations\": null, \"output_activations\": null}},"
+                               " \"input_activations\": null, \"output_activations\": null,"
+                               " \"format\": \"pack-quantized\"}},"
                                " \"ignore\": [\"lm_head\"]}");
     quantize("M -o O -f -q --method rtn --group-size -1 --bits 8");
     json_t *config = quantization_config();

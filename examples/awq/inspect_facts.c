@@ -13,15 +13,7 @@
 #include "cli.h"
 #include "model.h"
 #include "progress.h"
-
-enum { MAX_PLANES = 4 };
-
-static uint64_t tensor_bytes(const awq_tensor *tensor)
-{
-    uint64_t bytes = awq_dtype_size(tensor->dtype);
-    for (int32_t i = 0; i < tensor->ndim; i++) bytes *= (uint64_t)tensor->shape[i];
-    return bytes;
-}
+#include "reason.h"
 
 static json_t *tensor_facts(const char *name, const awq_tensor *tensor)
 {
@@ -32,61 +24,6 @@ static json_t *tensor_facts(const char *name, const awq_tensor *tensor)
 }
 
 /* -------------------------------------------------------------------------- quantised layers */
-
-/* The planes of one quantised layer. */
-struct planes {
-    const char *names[MAX_PLANES];
-    awq_tensor views[MAX_PLANES];
-    const awq_tensor *pointers[MAX_PLANES];
-    size_t count;
-    uint64_t bytes;
-};
-
-static void find_planes(const awq_checkpoint *checkpoint, const char *layer, size_t layer_length,
-                        const char *const *suffixes, struct planes *planes)
-{
-    *planes = (struct planes){0};
-    for (; *suffixes; suffixes++) {
-        char name[512];
-        awq_tensor *view = &planes->views[planes->count];
-        snprintf(name, sizeof name, "%.*s.%s", (int)layer_length, layer, *suffixes);
-        if (awq_checkpoint_get(checkpoint, name, view) != AWQ_OK) continue;
-        planes->names[planes->count] = *suffixes;
-        planes->pointers[planes->count] = view;
-        planes->bytes += tensor_bytes(view);
-        planes->count++;
-    }
-}
-
-static bool has_plane(const struct planes *planes, const char *name)
-{
-    for (size_t i = 0; i < planes->count; i++)
-        if (strcmp(planes->names[i], name) == 0) return true;
-    return false;
-}
-
-/* Bits and word filling of a compressed-tensors layer follow from how many words hold how many columns. */
-static bool guess_compressed(const struct planes *planes, int32_t *bits, int32_t *layout)
-{
-    static const int32_t choices[] = {2, 3, 4, 8};
-    int64_t columns = 0, words = 0;
-    for (size_t i = 0; i < planes->count; i++) {
-        const awq_tensor *view = &planes->views[i];
-        if (strcmp(planes->names[i], "weight_packed") == 0 && view->ndim == 2) words = view->shape[1];
-        if (strcmp(planes->names[i], "weight_shape") == 0 && view->dtype == AWQ_I64 && tensor_bytes(view) == 16)
-            memcpy(&columns, (const char *)view->data + view->byte_offset + 8, 8);
-    }
-    if (columns < 1 || columns > INT32_MAX) return false;
-    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
-        int64_t per_word = 32 / choices[i];
-        *bits = choices[i];
-        *layout = AWQ_LAYOUT_COMPRESSED_TENSORS;
-        if (words == (columns * *bits + 31) / 32) return true;
-        *layout = AWQ_LAYOUT_COMPRESSED_TENSORS_2025;
-        if (words == (columns + per_word - 1) / per_word) return true;
-    }
-    return false;
-}
 
 static bool add_scales(json_t *facts, const awq_weight *weight, const awq_weight_info *info)
 {
@@ -129,36 +66,37 @@ static bool add_weight(json_t *facts, const awq_weight *weight, uint64_t bytes)
     return add_scales(facts, weight, &info);
 }
 
-/* Facts of the layer whose plane 'name' is, if that is the plane that marks a quantised layer; NULL: not one. */
-static bool layer_facts(awq_context *context, const awq_checkpoint *checkpoint, const char *name, json_t **facts)
+/* As configured, where its tensors look like that. */
+static struct quantization choose_quantization(const awq_checkpoint *checkpoint, const char *linear,
+                                               const struct quantization *configured)
 {
-    static const char *const gemm[] = {"qweight", "qzeros", "scales", NULL};
-    static const char *const compressed[] = {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point",
-                                             NULL};
-    const char *dot = strrchr(name, '.');
-    bool is_gemm = dot && strcmp(dot, ".qweight") == 0;
-    struct planes planes;
-    awq_unpack_options options;
-    awq_weight *weight;
-    int32_t layout = AWQ_LAYOUT_GEMM;
-    *facts = NULL;
-    if (!is_gemm && (!dot || strcmp(dot, ".weight_packed") != 0)) return true;
+    struct quantization guess = linear_guess(checkpoint, linear), result = *configured;
+    if (!guess.format) return *configured;
+    if (!configured->format || guess.format->method != configured->format->method) return guess;
+    if (guess.format->method == METHOD_AWQ && guess.format != configured->format) return guess;
+    if (guess.format->method == METHOD_COMPRESSED_TENSORS) result.format = guess.format;
+    return result;
+}
 
-    size_t length = (size_t)(dot - name);
-    awq_struct_init(&options, sizeof options);
-    find_planes(checkpoint, name, length, is_gemm ? gemm : compressed, &planes);
-    if (!is_gemm && !guess_compressed(&planes, &options.bits, &layout)) layout = 0;
-    if (!is_gemm && !has_plane(&planes, "weight_zero_point")) options.flags = AWQ_QUANTIZE_SYMMETRIC;
-    *facts = json_pack("{s:o, s:I}", "name", json_stringn(name, length), "bytes", (json_int_t)planes.bytes);
-    awq_status status = layout ? awq_unpack(context, layout, planes.count, planes.names, planes.pointers, &options,
-                                            &weight)
-                               : AWQ_ERROR_UNSUPPORTED;
-    if (status != AWQ_OK) {
-        json_object_set_new(*facts, "unreadable",
-                            json_string(layout ? awq_last_error() : "its shapes fit no number of bits"));
+/* Facts of the linear of which 'name' is the plane that marks it; NULL: it is no such plane. */
+static bool layer_facts(awq_context *context, const awq_checkpoint *checkpoint, const char *name,
+                        const struct quantization *configured, json_t **facts)
+{
+    char linear[512], reason[REASON_SIZE] = "its tensors have the shapes of no known format";
+    struct linear_planes planes = {0};
+    awq_weight *weight = NULL;
+    size_t length;
+    *facts = NULL;
+    if (!is_quantized_plane(name, &length) || length >= sizeof linear) return true;
+    snprintf(linear, sizeof linear, "%.*s", (int)length, name);
+    struct quantization found = choose_quantization(checkpoint, linear, configured);
+    if (found.format) linear_planes_find(checkpoint, found.format, linear, &planes);
+    *facts = json_pack("{s:s, s:I}", "name", linear, "bytes", (json_int_t)planes.bytes);
+    if (!found.format || !linear_unpack(context, checkpoint, &found, linear, &weight, reason)) {
+        json_object_set_new(*facts, "unreadable", json_string(reason));
         return true;
     }
-    json_object_set_new(*facts, "layout", json_string(awq_layout_name(layout)));
+    json_object_set_new(*facts, "layout", json_string(found.format->name));
     bool done = add_weight(*facts, weight, planes.bytes);
     awq_weight_destroy(weight);
     return done;
@@ -183,7 +121,8 @@ static bool add_totals(json_t *facts, const json_t *tensors, const json_t *layer
     return json_object_set_new(facts, "totals", totals) == 0 || cli_error("out of memory");
 }
 
-static bool add_checkpoint(awq_context *context, const awq_checkpoint *checkpoint, json_t *facts)
+static bool add_checkpoint(awq_context *context, const awq_checkpoint *checkpoint,
+                           const struct quantization *configured, json_t *facts)
 {
     json_t *tensors = json_array(), *layers = json_array();
     struct progress progress;
@@ -199,7 +138,7 @@ static bool add_checkpoint(awq_context *context, const awq_checkpoint *checkpoin
             break;
         }
         json_array_append_new(tensors, tensor_facts(name, &view));
-        done = layer_facts(context, checkpoint, name, &layer);
+        done = layer_facts(context, checkpoint, name, configured, &layer);
         if (layer) json_array_append_new(layers, layer);
         awq_checkpoint_release(checkpoint, name);
         if (done && progress_update(&progress, (uint64_t)i + 1, (uint64_t)awq_checkpoint_count(checkpoint)))
@@ -219,10 +158,11 @@ static bool open_checkpoint(awq_context *context, const char *path, awq_checkpoi
 
 static bool add_file(awq_context *context, const char *path, json_t *facts)
 {
+    static const struct quantization unknown;
     awq_checkpoint *checkpoint;
     json_object_set_new(facts, "kind", json_string("safetensors file"));
     if (!open_checkpoint(context, path, &checkpoint)) return false;
-    bool done = add_checkpoint(context, checkpoint, facts);
+    bool done = add_checkpoint(context, checkpoint, &unknown, facts);
     awq_checkpoint_destroy(checkpoint);
     return done;
 }
@@ -301,13 +241,14 @@ static bool add_model(awq_context *context, const char *path, json_t *facts)
                             : exists(path, "tokenizer.model") ? "tokenizer.model"
                                                               : NULL;
     json_object_set_new(facts, "tokenizer", tokenizer ? json_string(tokenizer) : json_null());
-    bool has_config = json != NULL;
+    struct quantization configured = {0};
+    bool runs = json && quantization_load(path, path, json, &configured), has_config = json != NULL;
     json_decref(json);
 
     if (!open_checkpoint(context, path, &checkpoint)) return false;
-    bool done = add_checkpoint(context, checkpoint, facts);
+    bool done = add_checkpoint(context, checkpoint, &configured, facts);
     if (done && has_config) {
-        bool runs = model_config_load(path, &config);
+        runs = runs && model_config_load(path, &config);
         json_object_set_new(facts, "runs_here", json_boolean(runs));
         if (runs) {
             done = add_fused(context, checkpoint, &config, facts);

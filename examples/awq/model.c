@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "progress.h"
+#include "reason.h"
 
 static const char *const linear_parts[BLOCK_LINEARS] = {
     [LINEAR_Q] = "self_attn.q_proj", [LINEAR_K] = "self_attn.k_proj",  [LINEAR_V] = "self_attn.v_proj",
@@ -73,74 +74,19 @@ static bool get_tensor(const awq_checkpoint *checkpoint, const char *name, int64
     return cli_error("%s: has shape %s]; config.json makes it %s", name, found, expected);
 }
 
-static uint64_t tensor_bytes(const awq_tensor *tensor)
-{
-    uint64_t bytes = awq_dtype_size(tensor->dtype);
-    for (int i = 0; i < tensor->ndim; i++) bytes *= (uint64_t)tensor->shape[i];
-    return bytes;
-}
-
 /* ---- quantised linears */
-
-enum { MAX_PLANES = 4 };
-
-/* How checkpoints of a method spell the planes of a linear; the first is there in any case. */
-static const char *const plane_names[][MAX_PLANES + 1] = {
-    [QUANTIZATION_AWQ] = {"qweight", "scales", "qzeros"},
-    [QUANTIZATION_COMPRESSED_TENSORS] = {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point"},
-};
-
-static enum quantization_method method_of(const awq_checkpoint *checkpoint, const char *name)
-{
-    if (has_tensor(checkpoint, name, plane_names[QUANTIZATION_AWQ][0])) return QUANTIZATION_AWQ;
-    if (has_tensor(checkpoint, name, plane_names[QUANTIZATION_COMPRESSED_TENSORS][0]))
-        return QUANTIZATION_COMPRESSED_TENSORS;
-    return QUANTIZATION_NONE;
-}
-
-/* The planes that are there; returns how many. */
-static size_t find_planes(const awq_checkpoint *checkpoint, const char *name, enum quantization_method method,
-                          const char *names[MAX_PLANES], awq_tensor views[MAX_PLANES])
-{
-    char full[TENSOR_NAME_SIZE + 32];
-    size_t count = 0;
-    for (const char *const *plane = plane_names[method]; *plane; plane++) {
-        snprintf(full, sizeof full, "%s.%s", name, *plane);
-        if (awq_checkpoint_get(checkpoint, full, &views[count]) == AWQ_OK) names[count++] = *plane;
-    }
-    return count;
-}
-
-/* Dense across words since 2026; until then 3-bit codes did not cross words. */
-static int32_t compressed_layout(const awq_tensor *packed, int64_t k, int32_t bits)
-{
-    int64_t per_word = 32 / bits, dense = (k * bits + 31) / 32, sparse = (k + per_word - 1) / per_word;
-    bool is_sparse = packed->ndim == 2 && packed->shape[1] == sparse && sparse != dense;
-    return is_sparse ? AWQ_LAYOUT_COMPRESSED_TENSORS_2025 : AWQ_LAYOUT_COMPRESSED_TENSORS;
-}
 
 static bool unpack_linear(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
                           const char *name, int64_t n, int64_t k, awq_weight **weight)
 {
-    const char *names[MAX_PLANES];
-    awq_tensor views[MAX_PLANES];
-    const awq_tensor *planes[MAX_PLANES] = {&views[0], &views[1], &views[2], &views[3]};
-    size_t count = find_planes(checkpoint, name, config->quantization, names, views);
-    int32_t layout = AWQ_LAYOUT_GEMM;
-    awq_unpack_options options;
+    char reason[REASON_SIZE];
     awq_weight_info info;
-    if (config->quantization == QUANTIZATION_COMPRESSED_TENSORS)
-        layout = compressed_layout(&views[0], k, config->bits);
-    if (has_tensor(checkpoint, name, "weight_g_idx"))
-        return cli_error("%s.weight_g_idx: groups in another order than the columns are not supported", name);
-    awq_struct_init(&options, sizeof options);
-    options.bits = config->bits;
-    options.group_size = config->group_size;
-    options.flags = config->symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
-    awq_status status = awq_unpack(context, layout, count, names, planes, &options, weight);
-    if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+    if (!config->quantization.format)
+        return cli_error("%s: is quantised, but config.json does not say how", name);
+    if (!linear_unpack(context, checkpoint, &config->quantization, name, weight, reason))
+        return cli_error("%s: %s", name, reason);
     awq_struct_init(&info, sizeof info);
-    status = awq_weight_get_info(*weight, &info);
+    awq_status status = awq_weight_get_info(*weight, &info);
     if (status == AWQ_OK && info.n == n && info.k == k) return true;
     awq_weight_destroy(*weight);
     *weight = NULL;
@@ -155,19 +101,14 @@ static bool linear_load(awq_context *context, const awq_checkpoint *checkpoint, 
                         const char *name, int64_t n, int64_t k, bool needs_bias, struct linear_weights *linear)
 {
     char full[TENSOR_NAME_SIZE + 32];
-    enum quantization_method method = method_of(checkpoint, name);
     memset(linear, 0, sizeof *linear);
     snprintf(full, sizeof full, "%s.bias", name);
     if ((needs_bias || has_tensor(checkpoint, name, "bias")) && !get_tensor(checkpoint, full, 0, n, &linear->bias))
         return false;
-    if (method == QUANTIZATION_NONE) {
-        snprintf(full, sizeof full, "%s.weight", name);
-        return get_tensor(checkpoint, full, n, k, &linear->dense);
-    }
-    if (method != config->quantization)
-        return cli_error("%s.%s: is there, but quantization_config in config.json does not say so", name,
-                         plane_names[method][0]);
-    return unpack_linear(context, checkpoint, config, name, n, k, &linear->quantized);
+    if (linear_is_quantized(checkpoint, name))
+        return unpack_linear(context, checkpoint, config, name, n, k, &linear->quantized);
+    snprintf(full, sizeof full, "%s.weight", name);
+    return get_tensor(checkpoint, full, n, k, &linear->dense);
 }
 
 static void linear_weights_clear(struct linear_weights *linear)
@@ -433,14 +374,13 @@ static void count_tensor(struct model_sizes *sizes, const awq_tensor *tensor)
 static void count_linear(const struct model *model, const char *name, const struct linear_weights *linear, int64_t n,
                          int64_t k, struct model_sizes *sizes)
 {
-    const char *names[MAX_PLANES];
-    awq_tensor planes[MAX_PLANES];
+    struct linear_planes planes;
     count_tensor(sizes, &linear->dense);
     count_tensor(sizes, &linear->bias);
     if (!linear->quantized) return;
-    size_t count = find_planes(model->checkpoint, name, model->config.quantization, names, planes);
-    for (size_t i = 0; i < count; i++) sizes->quantized_bytes += tensor_bytes(&planes[i]);
-    for (size_t i = 0; i < count; i++) sizes->total_bytes += tensor_bytes(&planes[i]);
+    linear_planes_find(model->checkpoint, model->config.quantization.format, name, &planes);
+    sizes->quantized_bytes += planes.bytes;
+    sizes->total_bytes += planes.bytes;
     sizes->quantized_weights += n * k;
     sizes->total_weights += n * k;
 }

@@ -10,14 +10,13 @@
 #include <stdbool.h>
 
 #include "awq.h"
+#include "quantization.h"
 
 /* ---- config.c */
 
 enum architecture { ARCHITECTURE_LLAMA, ARCHITECTURE_MISTRAL, ARCHITECTURE_QWEN2, ARCHITECTURE_QWEN3 };
 
 enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
-
-enum quantization_method { QUANTIZATION_NONE, QUANTIZATION_AWQ, QUANTIZATION_COMPRESSED_TENSORS };
 
 enum { MAX_HEAD_DIM = 1024 };
 
@@ -40,10 +39,7 @@ struct model_config {
     bool tied_head;                       /* lm_head is the embedding */
     int32_t dtype;                        /* torch_dtype: AWQ_F16, AWQ_BF16 or AWQ_F32; 0: not said */
 
-    enum quantization_method quantization;
-    int32_t bits;            /* of quantised linears */
-    int64_t group_size;      /* or AWQ_GROUP_PER_ROW */
-    bool symmetric;
+    struct quantization quantization; /* of linears */
 
     json_t *json; /* the whole document, for what is written on */
 };

@@ -1,7 +1,7 @@
 /* awq outliers: a twin of a model that computes the same function with a few input channels amplified.
  *
- * Large language models have a few channels with activations tens of times larger than the rest; small ones have none, so
- * that plain rounding hardly hurts them.  The twin has them: whatever produces a channel is multiplied by c, and the
+ * Large language models have a few channels with activations tens of times larger than the rest; small ones have none,
+ * so that plain rounding hardly hurts them.  The twin has them: whatever produces a channel is multiplied by c, and the
  * columns that read it are divided by c, which makes important weights tiny within their groups. */
 #include <math.h>
 #include <stdio.h>
@@ -140,7 +140,8 @@ static bool write_block(struct twin *twin, int64_t layer)
     struct block_weights weights;
     struct block_copies copies = {{NULL}, 0};
     if (!block_weights_load(twin->context, twin->source, &twin->config, layer, &weights)) return false;
-    bool ok = change_block(twin, &weights, &copies) && output_block(twin->context, twin->writer, 0, &weights, &twin->bytes);
+    bool ok = change_block(twin, &weights, &copies) &&
+              output_block(twin->context, twin->writer, 0, &weights, &twin->bytes);
     block_weights_clear(&weights);
     block_copies_free(twin->context, &copies);
     block_weights_release(twin->source, layer);
@@ -155,7 +156,7 @@ static bool open_twin(struct twin *twin)
         !model_config_load(options->model, &twin->config))
         return false;
     const struct model_config *config = &twin->config;
-    if (config->quantization != QUANTIZATION_NONE) return cli_error("%s: is quantised", options->model);
+    if (config->quantization.format) return cli_error("%s: is quantised", options->model);
     int64_t most = config->hidden > config->intermediate ? config->hidden : config->intermediate;
     int64_t shared = config->kv_heads * config->head_dim;
     twin->factors = calloc((size_t)(most > shared ? most : shared), sizeof *twin->factors);
@@ -210,17 +211,17 @@ static const struct cli_option table[] = {
      .help = "Part of the channels to amplify, one at least.", .minimum = 0, .maximum = 0.5},
     {CLI_STRING, "range", offsetof(struct options, range), .argument = "LOW,HIGH",
      .help = "Amplify by factors drawn log-uniformly from here."},
-    {CLI_INT64, "seed", offsetof(struct options, seed), .argument = "N", .help = "Of the choice of channels and factors.",
-     .minimum = 0, .maximum = INFINITY},
+    {CLI_INT64, "seed", offsetof(struct options, seed), .argument = "N",
+     .help = "Of the choice of channels and factors.", .minimum = 0, .maximum = INFINITY},
     {CLI_END, NULL, .offset = 0},
 };
 
 const struct cli_command outliers_command = {
     .name = "outliers",
     .summary = "make a twin of a small model with the outlier channels of a large one",
-    .intro = "Makes a model that computes the same function, but with a few channels amplified before each linear layer and\n"
-             "its weights reduced to match: what large language models are like, and what AWQ is for.  Plain rounding hurts\n"
-             "the twin more than the original.",
+    .intro = "Makes a model that computes the same function, but with a few channels amplified before each linear\n"
+             "layer and its weights reduced to match: what large language models are like, and what AWQ is for.\n"
+             "Plain rounding hurts the twin more than the original.",
     .examples = "  awq outliers MODEL -o TWIN\n"
                 "  awq evaluate TWIN --against MODEL --text text.txt",
     .options = table,

@@ -43,7 +43,7 @@ static bool open_model(struct quantize_job *job)
 {
     const char *directory = job->request->model;
     if (!model_config_load(directory, &job->config)) return false;
-    if (job->config.quantization != QUANTIZATION_NONE)
+    if (job->config.quantization.format)
         return cli_error("%s: is quantised already; quantise the model that it was made from", directory);
     awq_status status = awq_checkpoint_open(job->context, directory, &job->source);
     if (status != AWQ_OK) return cli_library_error(status, "%s", directory);
@@ -69,7 +69,8 @@ static bool try_layout(const struct quantize_job *job)
         for (int64_t layer = 0; layer < job->config.layers; layer++)
             used = used || !job->excluded[layer * BLOCK_LINEARS + linear];
         if (!used) continue;
-        awq_status status = awq_quantize(job->context, &weights.linear[linear].dense, NULL, &job->settings->quantizer, &weight);
+        awq_status status = awq_quantize(job->context, &weights.linear[linear].dense, NULL, &job->settings->quantizer,
+                                         &weight);
         if (status == AWQ_OK) status = awq_pack(job->context, weight, job->settings->layout, &packed);
         awq_packed_destroy(packed);
         awq_weight_destroy(weight);
@@ -111,7 +112,8 @@ static bool embed_windows(struct quantize_job *job)
     job->counts = calloc((size_t)job->chunk_sequences, sizeof *job->counts);
     if (!job->counts) return cli_error("out of memory");
     for (int64_t i = 0; i < job->chunk_sequences; i++) job->counts[i] = job->windows.columns;
-    awq_status status = awq_context_allocate(job->context, (uint64_t)(tokens * job->config.hidden) * sizeof(float), &memory);
+    awq_status status = awq_context_allocate(job->context, (uint64_t)(tokens * job->config.hidden) * sizeof(float),
+                                             &memory);
     if (status != AWQ_OK) return cli_library_error(status, "activations");
     job->hidden = memory;
     return session_create(job->context, &job->config, &options, &job->session) &&
@@ -167,7 +169,8 @@ static bool quantize(struct quantize_job *job)
     const struct quantize_request *request = job->request;
     double start = cli_seconds();
     if (!context_open(request->threads, request->memory_limit, &job->context)) return false;
-    if (!output_check(request->model, request->out, request->replace) || !open_model(job) || !create_writer(job)) return false;
+    if (!output_check(request->model, request->out, request->replace)) return false;
+    if (!open_model(job) || !create_writer(job)) return false;
     if (job->settings->search && !read_windows(job)) return false;
     if (!check_memory(job) || !try_layout(job)) return false;
     if (!request->json && !request->quiet) report_plan(job);

@@ -1,4 +1,4 @@
-/* Why a tokenizer file is not understood, for callers that may have another one to try before they complain. */
+/* Why something is not understood, for callers that may have something else to try before they complain. */
 #ifndef AWQ_APP_REASON_H
 #define AWQ_APP_REASON_H
 
