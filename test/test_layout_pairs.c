@@ -90,8 +90,8 @@ static void assert_same_planes(const awq_packed *a, const awq_packed *b)
     }
 }
 
-/* What came back from one format, packed in another, is what the weight itself packs to.  Only where the first format holds
- * another dtype of scales than the weight has may planes differ, and then the weight in them must not. */
+/* What came back from one format, packed in another, is what the weight itself packs to.  Only where the first format
+ * holds another dtype of scales than the weight has may planes differ, and then the weight in them must not. */
 static bool check_pair(struct scratch *scratch, const struct subject *subject, int32_t from, int32_t to)
 {
     const awq_weight *back = subject->back[from];
@@ -140,7 +140,8 @@ static void test_every_pair(void **state)
     }
     for (int32_t from = FIRST_LAYOUT; from <= LAST_LAYOUT; from++)
         for (int32_t to = FIRST_LAYOUT; to <= LAST_LAYOUT; to++)
-            if (taken[from][to] == 0) fail_msg("no weight went from %s to %s", awq_layout_name(from), awq_layout_name(to));
+            if (taken[from][to] == 0)
+                fail_msg("no weight went from %s to %s", awq_layout_name(from), awq_layout_name(to));
 }
 
 int main(void)
