@@ -334,6 +334,42 @@ static void every_setting_gives_a_model_that_runs(void **state)
     }
 }
 
+/* ---- calibration */
+
+static char *read_weights(const char *directory, size_t *size)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/model.safetensors", directory);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    char *bytes = malloc(1 << 20);
+    *size = fread(bytes, 1, 1 << 20, file);
+    fclose(file);
+    return bytes;
+}
+
+/* Data given twice has the same means, but more windows than run at once. */
+static void every_chunk_of_windows_counts(void **state)
+{
+    (void)state;
+    enum { MANY = 84 * LENGTH };
+    static uint16_t ids[2 * MANY];
+    size_t once_size, twice_size;
+    random_state = 3;
+    for (int i = 0; i < MANY; i++) ids[i] = ids[MANY + i] = (uint16_t)((next_random() + 1) / 2 * VOCABULARY);
+    write_model(&plain);
+    app_write("calib.u16", ids, MANY * sizeof *ids);
+    quantize("M -o O -f -q --calib C --samples 1000 --search-tokens 100000 --group-size 32");
+    char *once = read_weights(out_path, &once_size);
+    app_write("calib.u16", ids, sizeof ids);
+    quantize("M -o O -f -q --calib C --samples 1000 --search-tokens 100000 --group-size 32");
+    char *twice = read_weights(out_path, &twice_size);
+    assert_int_equal(once_size, twice_size);
+    assert_memory_equal(once, twice, once_size);
+    free(once);
+    free(twice);
+}
+
 /* ---- files */
 
 static void configuration_is_what_loaders_read(void **state)
@@ -567,6 +603,7 @@ int main(void)
         TEST(every_architecture_keeps_its_function),
         TEST(excluded_linears_keep_the_function),
         TEST(every_setting_gives_a_model_that_runs),
+        TEST(every_chunk_of_windows_counts),
         TEST(configuration_is_what_loaders_read),
         TEST(what_lies_beside_is_carried_along),
         TEST(wrong_usage_is_told_from_failure),
