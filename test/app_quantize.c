@@ -336,16 +336,24 @@ static void every_setting_gives_a_model_that_runs(void **state)
 
 /* ---- calibration */
 
-static char *read_weights(const char *directory, size_t *size)
+/* What the command prints with --json. */
+static json_t *quantize_json(const char *line)
 {
-    char path[700];
-    snprintf(path, sizeof path, "%s/model.safetensors", directory);
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    char *bytes = malloc(1 << 20);
-    *size = fread(bytes, 1, 1 << 20, file);
-    fclose(file);
-    return bytes;
+    json_error_t error;
+    fflush(stdout);
+    int real_stdout = dup(STDOUT_FILENO);
+    FILE *printed = tmpfile();
+    assert_non_null(printed);
+    assert_true(dup2(fileno(printed), STDOUT_FILENO) >= 0);
+    quantize(line);
+    fflush(stdout);
+    dup2(real_stdout, STDOUT_FILENO);
+    close(real_stdout);
+    rewind(printed);
+    json_t *json = json_loadf(printed, 0, &error);
+    fclose(printed);
+    if (!json) fail_msg("line %d: %s", error.line, error.text);
+    return json;
 }
 
 /* Data given twice has the same means, but more windows than run at once. */
@@ -354,20 +362,29 @@ static void every_chunk_of_windows_counts(void **state)
     (void)state;
     enum { MANY = 84 * LENGTH };
     static uint16_t ids[2 * MANY];
-    size_t once_size, twice_size;
+    static const char line[] = "M -o O -f --json --calib C --samples 1000 --search-tokens 100000 --group-size 32";
     random_state = 3;
     for (int i = 0; i < MANY; i++) ids[i] = ids[MANY + i] = (uint16_t)((next_random() + 1) / 2 * VOCABULARY);
     write_model(&plain);
     app_write("calib.u16", ids, MANY * sizeof *ids);
-    quantize("M -o O -f -q --calib C --samples 1000 --search-tokens 100000 --group-size 32");
-    char *once = read_weights(out_path, &once_size);
+    json_t *once = quantize_json(line);
     app_write("calib.u16", ids, sizeof ids);
-    quantize("M -o O -f -q --calib C --samples 1000 --search-tokens 100000 --group-size 32");
-    char *twice = read_weights(out_path, &twice_size);
-    assert_int_equal(once_size, twice_size);
-    assert_memory_equal(once, twice, once_size);
-    free(once);
-    free(twice);
+    json_t *twice = quantize_json(line);
+    assert_int_equal(json_integer_value(json_object_get(once, "calibration_windows")), 84);
+    assert_int_equal(json_integer_value(json_object_get(twice, "calibration_windows")), 168);
+    for (size_t layer = 0; layer < LAYERS; layer++) {
+        for (size_t point = 0; point < BLOCK_POINTS; point++) {
+            const json_t *a = json_array_get(json_object_get(once, "layers"), layer);
+            const json_t *b = json_array_get(json_object_get(twice, "layers"), layer);
+            a = json_array_get(json_object_get(a, "searches"), point);
+            b = json_array_get(json_object_get(b, "searches"), point);
+            double loss = json_number_value(json_object_get(a, "loss"));
+            assert_true(loss > 0);
+            assert_true(fabs(json_number_value(json_object_get(b, "loss")) - loss) < 1e-6 * loss);
+        }
+    }
+    json_decref(once);
+    json_decref(twice);
 }
 
 /* ---- files */
