@@ -34,6 +34,6 @@ export AWQ_LIBRARY="$build/libawq.so" PYTHONPATH=examples/python PYTHONDONTWRITE
 "$python" examples/python/quantize_layer.py
 "$python" examples/python/quantize_checkpoint.py examples/models/docs-6m "$directory/model" >/dev/null
 cp examples/models/docs-6m/tokenizer.model "$directory/model"
-LD_PRELOAD= "$build/awq" generate "$directory/model" --prompt "The function" --tokens 4 >/dev/null
+LD_PRELOAD='' "$build/awq" generate "$directory/model" --prompt "The function" --tokens 4 >/dev/null
 
 "$python" test/ffi/test_python.py

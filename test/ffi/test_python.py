@@ -284,6 +284,12 @@ class Weights(TestCase):
             np.testing.assert_array_equal(again.codes, weight.codes)
             np.testing.assert_array_equal(again.scales, weight.scales)
 
+    def test_bias(self):
+        bias = self.normal(128)
+        packed = self.ctx.pack_bias("marlin", bias)
+        self.assertFalse(np.array_equal(packed, bias))
+        np.testing.assert_array_equal(self.ctx.unpack_bias("marlin", packed), bias)
+
     def test_planes_are_mappings_whose_arrays_outlive_them(self):
         packed = self.ctx.pack(self.ctx.quantize(self.normal(16, 256)))
         self.assertEqual(sorted(packed), ["qweight", "qzeros", "scales"])
@@ -406,6 +412,28 @@ class Contexts(TestCase):
         current, peak = self.ctx.memory
         self.assertLessEqual(current, peak)
         self.assertRegex(awq.version(), r"^\d+\.\d+\.\d+$")
+
+    def test_log(self):
+        lines = []
+        ctx = awq.Context(log=lambda level, text: lines.append((level, text)), log_level="debug")
+        ctx._keep(None, 2, b"a line", 6)  # the library has little to say, so this calls what it would call
+        self.assertEqual(lines, [(awq.LogLevel.WARNING, "a line")])
+
+    def test_every_constant_has_a_name(self):
+        named = {
+            "DEVICE", "CPU", "MAX", "TENSOR", "LOG", "CALIBRATION", "GROUP", "QUANTIZE", "SALIENT", "DEQUANTIZE", "SLICE",
+            "SEARCH", "FOLD", "LINEAR", "WRITER", "MODEL",
+        }  # that the package uses as numbers
+        enums = {
+            "OK": awq.Status, "ERROR": awq.Status, "LAYOUT": awq.Layout, "PROFILE": awq.Profile, "SCALES": awq.Scales,
+            "NORMALIZE": awq.Normalization, "OBJECTIVE": awq.Objective, "STATISTIC": awq.Statistic,
+            "ACTIVATION": awq.Activation, "KERNEL": awq.Kernel,
+        }
+        numbers = {kind: {int(member) for member in kind} for kind in (*enums.values(), awq.Dtype, awq.LogLevel)}
+        for name, value in vars(awq._library.declarations).items():
+            kind = name.split("_")[1] if name.startswith("AWQ_") else None
+            if kind and kind not in named:
+                self.assertIn(value, numbers[enums.get(kind, awq.Dtype)], name)
 
     def test_closing_gives_memory_back(self):
         before = self.ctx.memory[0]

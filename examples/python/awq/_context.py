@@ -252,6 +252,20 @@ class Context(Handle):
             lib.awq_unpack, self, choose(Layout, layout), len(views), names, tensors, byref(options), keep=self
         )
 
+    def pack_bias(self, layout, bias: Any) -> np.ndarray:
+        """A copy of bias[N] in the order in which a format's kernels take it."""
+        return self._bias(lib.awq_pack_bias, layout, bias)
+
+    def unpack_bias(self, layout, bias: Any) -> np.ndarray:
+        """The reverse of pack_bias."""
+        return self._bias(lib.awq_unpack_bias, layout, bias)
+
+    def _bias(self, function, layout, bias) -> np.ndarray:
+        bias = view(bias)
+        out = np.empty(bias.shape, numpy_dtype(bias.dtype))
+        check(function(choose(Layout, layout), bias, view(out, bias.dtype)))
+        return out
+
     # ---- running
 
     def linear(self, weight: Any, **options) -> Linear:

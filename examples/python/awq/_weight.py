@@ -25,6 +25,7 @@ class Layout(IntEnum):
     GPTQ_V2 = declarations.AWQ_LAYOUT_GPTQ_V2
     CUDA_BLOCK = declarations.AWQ_LAYOUT_CUDA_BLOCK
     CPU_STREAM = declarations.AWQ_LAYOUT_CPU_STREAM
+    LLM_AWQ = declarations.AWQ_LAYOUT_LLM_AWQ
 
 
 class Weight(Handle):
