@@ -69,7 +69,8 @@ static void pack_group(const struct packing *work, int64_t first_row, int64_t gr
         header[OUTPUTS / 2 + i / 2] |= zero << (16 * (i % 2));
         for (int64_t within = size; within % STEP != 0; within++) {
             int bit;
-            words[find_line(&work->shape, group, within, &bit) + i] |= zero << bit;
+            const int64_t line = find_line(&work->shape, group, within, &bit);
+            words[line + i] |= zero << bit;
         }
     }
 }

@@ -3,9 +3,9 @@
  *   qweight  I32 [N' / 64][2 bits K']      scales  F16 or BF16 [groups'][N']      qzeros  I32 [groups'][N' bits / 32]
  *   header  and  input_scale  as in header.c
  *
- * A row of qweight is the blocks of 64 outputs by 64 inputs of one span of outputs, along K, of 128 bits words each.  In
- * a block, fragment (32 j + l) 4 + t is that of lane l in the order of fragment.h for outputs 16 j .. and inputs 16 t
- * .. of it, a word with 4 bits and two with 8: what a lane loads at once are steps along K of one tile of outputs.
+ * A row of qweight is the blocks of 64 outputs by 64 inputs of one span of outputs, along K, of 128 bits words each.
+ * In a block, fragment (32 j + l) 4 + t is that of lane l in the order of fragment.h for outputs from 16 j on and inputs
+ * from 16 t on, one word with 4 bits and two with 8: what a lane loads at once are steps along K of one tile of outputs.
  *
  * Scales and zero points lie as Marlin's kernels take those of many groups, also when there is one.  Symmetric weights
  * have no qzeros.

@@ -1,15 +1,15 @@
 /* Marlin's order of codes: how a tile of 16 outputs by 16 inputs lies in the words of the 32 lanes of a warp, so that
  * each lane loads just its part of a tensor core's operand.
  *
- * Lane l holds, of outputs l / 4 and l / 4 + 8, inputs 2 (l % 4) + 0, 1, 8 and 9: with 4 bits in one word, with 8 bits in
- * one word for each output. */
+ * Lane l holds, of outputs l / 4 and l / 4 + 8, inputs 2 (l % 4) + 0, 1, 8 and 9: with 4 bits in one word, with 8 bits
+ * in one word for each output. */
 #ifndef AWQI_FRAGMENT_H
 #define AWQI_FRAGMENT_H
 
 #include <stdint.h>
 
-/* The element, of the eight in the order above, that a field holds; with 8 bits of the four of its word.  Shifts by 0, 4,
- * 8 and 12, or by 0 and 8, leave neighbouring elements in the two halves. */
+/* The element, of the eight in the order above, that a field holds; with 8 bits, of the four of its word.  Shifts by 0,
+ * 4, 8 and 12, or by 0 and 8, leave neighbouring elements in the two halves. */
 static const uint8_t awqi_fragment_order_4[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 static const uint8_t awqi_fragment_order_8[4] = {0, 2, 1, 3};
 

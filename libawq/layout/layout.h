@@ -18,7 +18,7 @@ struct awqi_layout;
 /* Adds planes with awqi_packed_add.  Texts of failures are preceded by the name of the format. */
 typedef awq_status awqi_pack_function(const struct awqi_layout *layout, const awq_weight *weight, awq_packed *packed);
 
-/* Gets whole options, with bits set unless the format describes itself.  The caller destroys *weight after a failure. */
+/* Gets whole options, with bits set unless the format describes itself.  After a failure the caller frees *weight. */
 typedef awq_status awqi_unpack_function(const struct awqi_layout *layout, awq_context *context,
                                         const struct awqi_planes *planes, const awq_unpack_options *options,
                                         awq_weight **weight);
