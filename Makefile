@@ -2,7 +2,9 @@
 # make check    all tests;  make demo  the whole quantise-then-infer flow on the embedded model
 # make install  PREFIX=/usr/local DESTDIR=
 #
-# CC, CXX, CFLAGS, LDFLAGS and BUILD are respected.  Nothing probes the host, so CC=aarch64-linux-gnu-gcc just works.
+# make check-full  the tests, then all of them again under sanitizers
+#
+# CC, CXX, CFLAGS, LDFLAGS and BUILD are respected; V=1 shows the commands.  Nothing probes the host, so CC=aarch64-linux-gnu-gcc just works.
 
 CC       ?= cc
 CXX      ?= c++
@@ -36,6 +38,11 @@ TESTS        := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c tes
 LIB_LIBS  = -ljansson -lz -ldl -lm
 APP_LIBS  = -ljansson -lpcre2-8 -lsentencepiece -lm -lstdc++
 
+ifeq ($(V),)
+Q   := @
+say = @printf '  %-4s %s\n' $(1) $@
+endif
+
 all: $(BUILD)/libawq.so $(BUILD)/libawq.a $(BUILD)/awq $(LESSONS)
 
 # What the build needs is looked for once; .ci/deps installs it where it may and names it where it may not.
@@ -46,49 +53,59 @@ $(BUILD)/deps.ok: .ci/deps
 
 $(BUILD)/libawq/%.o: libawq/%.c | $(BUILD)/deps.ok
 	@mkdir -p $(@D)
-	$(CC) $(LIBFLAGS) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(LIBFLAGS) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 
 $(BUILD)/libawq.a: $(LIB_OBJECTS)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(call say,AR)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(BUILD)/$(SONAME): $(LIB_OBJECTS) libawq/libawq.map
-	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=libawq/libawq.map -Wl,-z,defs -Wl,-z,relro \
+	$(call say,LD)
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=libawq/libawq.map -Wl,-z,defs -Wl,-z,relro \
 	    $(CFLAGS) $(LDFLAGS) $(LIB_OBJECTS) -o $@ -pthread $(LIB_LIBS)
 
 $(BUILD)/libawq.so: $(BUILD)/$(SONAME)
-	ln -sf $(SONAME) $@
+	$(Q)ln -sf $(SONAME) $@
 
 $(BUILD)/examples/awq/%.o: examples/awq/%.c | $(BUILD)/deps.ok
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 
 $(BUILD)/examples/awq/%.o: examples/awq/%.cc | $(BUILD)/deps.ok
 	@mkdir -p $(@D)
-	$(CXX) -std=c++17 -Iinclude -MMD -MP -Wall -Wextra $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+	$(call say,CXX)
+	$(Q)$(CXX) -std=c++17 -Iinclude -MMD -MP -Wall -Wextra $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
 
 $(BUILD)/awq: $(APP_OBJECTS) $(BUILD)/libawq.so
-	$(CC) $(CFLAGS) $(LDFLAGS) $(APP_OBJECTS) -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' $(APP_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(APP_OBJECTS) -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' $(APP_LIBS)
 
 $(BUILD)/examples/%: examples/%.c $(BUILD)/libawq.so
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN/..' -lm
+	$(call say,LD)
+	$(Q)$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN/..' -lm
 
 # Tests of units link the static library, where internal names can be reached.
 $(BUILD)/test/%: test/%.c $(BUILD)/libawq.a
 	@mkdir -p $(@D)
-	$(CC) $(BASE) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread -lcmocka $(LIB_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(BASE) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread -lcmocka $(LIB_LIBS)
 
 # Vectors of other AWQ implementations, through one runner.
 GOLDEN_SOURCES := $(wildcard test/golden*.c) test/npy.c test/sha256.c
 $(BUILD)/test/golden: $(GOLDEN_SOURCES) test/golden.h test/npy.h test/sha256.h $(BUILD)/libawq.a
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -MMD -MP,$(BASE)) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c,$^) -o $@ $(BUILD)/libawq.a -pthread \
+	$(call say,LD)
+	$(Q)$(CC) $(filter-out -MMD -MP,$(BASE)) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c,$^) -o $@ $(BUILD)/libawq.a -pthread \
 	    $(LIB_LIBS)
 
 # Tests of the host application's units link its objects and the shared library, which is all that it knows.
 $(BUILD)/test/app_%: test/app_%.c $(filter-out %/main.o,$(APP_OBJECTS)) $(BUILD)/libawq.so
 	@mkdir -p $(@D)
-	$(CC) $(BASE) -Iexamples/awq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c %.o,$^) -o $@ -L$(BUILD) -lawq \
+	$(call say,LD)
+	$(Q)$(CC) $(BASE) -Iexamples/awq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c %.o,$^) -o $@ -L$(BUILD) -lawq \
 	    -Wl,-rpath,'$$ORIGIN/..' -lcmocka $(APP_LIBS)
 
 # ---- checks
@@ -98,6 +115,8 @@ export BUILD CC CXX
 
 check: all $(TESTS) $(BUILD)/test/golden
 	@test/run $(TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
+
+check-full: check asan
 
 check-golden: $(BUILD)/test/golden
 	@$<
@@ -167,6 +186,6 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-golden demo asan clean install install-headers install-static install-shared install-pc install-cmake install-bin \
+.PHONY: all check check-full check-golden demo asan clean install install-headers install-static install-shared install-pc install-cmake install-bin \
     uninstall bindings abi-baseline
 .DELETE_ON_ERROR:
