@@ -89,7 +89,7 @@ static int32_t dtype_from_dlpack(struct awqi_dl_dtype type)
         {AWQI_DL_FLOAT, 64, AWQ_F64}, {AWQI_DL_UINT, 8, AWQ_U8},    {AWQI_DL_INT, 8, AWQ_I8},
         {AWQI_DL_UINT, 16, AWQ_U16},  {AWQI_DL_INT, 16, AWQ_I16},   {AWQI_DL_UINT, 32, AWQ_U32},
         {AWQI_DL_INT, 32, AWQ_I32},   {AWQI_DL_UINT, 64, AWQ_U64},  {AWQI_DL_INT, 64, AWQ_I64},
-        {AWQI_DL_BOOL, 8, AWQ_BOOL},
+        {AWQI_DL_BOOL, 8, AWQ_BOOL},  {AWQI_DL_FLOAT8_E4M3FN, 8, AWQ_F8_E4M3}, {AWQI_DL_FLOAT8_E5M2, 8, AWQ_F8_E5M2},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (type.lanes == 1 && type.code == known[i].code && type.bits == known[i].bits) return known[i].dtype;

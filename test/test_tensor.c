@@ -201,6 +201,15 @@ static void dlpack_tensors_are_borrowed(void **state)
     assert_int_equal(tensor.flags, 0);
     managed.version.major = 2;
     assert_int_equal(awq_tensor_from_dlpack_versioned(&managed, &tensor), AWQ_ERROR_VERSION);
+    managed.version.major = 1;
+    managed.flags = AWQI_DL_FLAG_SUBBYTE_PADDED;
+    assert_int_equal(awq_tensor_from_dlpack_versioned(&managed, &tensor), AWQ_ERROR_UNSUPPORTED);
+    managed.tensor.dtype = (struct awqi_dl_dtype){AWQI_DL_FLOAT8_E4M3FN, 8, 1};
+    assert_int_equal(awq_tensor_from_dlpack(&managed.tensor, &tensor), AWQ_OK);
+    assert_int_equal(tensor.dtype, AWQ_F8_E4M3);
+    managed.tensor.shape = NULL;
+    assert_int_equal(awq_tensor_from_dlpack(&managed.tensor, &tensor), AWQ_ERROR_INVALID);
+    managed.tensor.shape = shape;
     managed.tensor.dtype.lanes = 4;
     assert_int_equal(awq_tensor_from_dlpack(&managed.tensor, &tensor), AWQ_ERROR_UNSUPPORTED);
     managed.tensor.dtype.lanes = 1;

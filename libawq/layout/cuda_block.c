@@ -4,8 +4,9 @@
  *   header  and  input_scale  as in header.c
  *
  * A row of qweight is the blocks of 64 outputs by 64 inputs of one span of outputs, along K, of 128 bits words each.
- * In a block, fragment (32 j + l) 4 + t is that of lane l in the order of fragment.h for outputs from 16 j on and inputs
- * from 16 t on, one word with 4 bits and two with 8: what a lane loads at once are steps along K of one tile of outputs.
+ * In a block, fragment (32 j + l) 4 + t is that of lane l in the order of fragment.h for outputs from 16 j on and
+ * inputs from 16 t on, one word with 4 bits and two with 8: what a lane loads at once are steps along K of one tile of
+ * outputs.
  *
  * Scales and zero points lie as Marlin's kernels take those of many groups, also when there is one.  Symmetric weights
  * have no qzeros.
