@@ -53,7 +53,7 @@ row='%-17s %-9s %4s %5s %8s %10s %8s %7s %9s %7s %8s\n'
                     "$(printf %.2f "$(value "$eval" quantized_bits_per_weight)")" \
                     "$(printf %.3f "$(value "$eval" perplexity)")" "$(printf %.4f "$(value "$eval" kl_divergence)")" \
                     "$(printf %.4f "$(value "$eval" top1_agreement)")" "$(megabytes "$target")" \
-                    "$(printf %.1f "$(value "$target.json" seconds)")" $(($(value "$target.json" peak_memory_bytes) / 1000000))
+                    "$(printf %.1f "$(value "$target.json" seconds)")" "$(awk "BEGIN { printf \"%.1f\", $(value "$target.json" peak_memory_bytes) / 1e6 }")"
             done
         done
     done
