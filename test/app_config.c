@@ -159,7 +159,8 @@ static void quantisation_is_understood(void **state)
         {"{'quant_method': 'awq', 'bits': 4, 'version': 'gemv', 'backend': 'llm-awq'}", "llm-awq", 4, 128, false},
         {"{'quant_method': 'awq', 'bits': 4, 'checkpoint_format': 'LLM_AWQ'}", "llm-awq", 4, 128, false},
         {"{'quant_method': 'awq', 'bits': 4, 'version': 'Marlin', 'zero_point': false}", "marlin", 4, 128, true},
-        {"{'quant_method': 'gptq', 'bits': 3, 'group_size': 32}", "gptq", 3, 32, true},
+        {"{'quant_method': 'gptq', 'bits': 3, 'group_size': 32}", "gptq", 3, 32, false},
+        {"{'quant_method': 'gptq', 'bits': 8, 'sym': true, 'format': 'gptq'}", "gptq", 8, 128, true},
         {"{'quant_method': 'gptq', 'bits': 2, 'sym': false, 'desc_act': true, 'checkpoint_format': 'gptq_v2',"
          " 'dynamic': {'-:.*lm_head': {}}}", "gptq_v2", 2, 128, false},
         {"{'quant_method': 'compressed-tensors', 'format': 'pack-quantized', 'config_groups': {'group_0': {'weights':"

@@ -10,5 +10,6 @@ extern const struct cli_command generate_command;
 extern const struct cli_command inspect_command;
 extern const struct cli_command tokenize_command;
 extern const struct cli_command outliers_command;
+extern const struct cli_command convert_command;
 
 #endif

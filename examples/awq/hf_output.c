@@ -50,14 +50,17 @@ static bool ends_with(const char *text, const char *end)
     return length >= end_length && strcmp(text + length - end_length, end) == 0;
 }
 
-/* Weights in one of their formats, or what lists them; and config.json, which is written anew. */
+/* Weights in one of their formats, or what lists them; and what describes their quantisation, which is written anew. */
 static bool stays_behind(const char *name)
 {
+    static const char *const names[] = {"config.json", "quant_config.json", "quantize_config.json"};
     static const char *const ends[] = {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt",
                                        ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (ends_with(name, ends[i])) return true;
-    return name[0] == '.' || strcmp(name, "config.json") == 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) return true;
+    return name[0] == '.';
 }
 
 bool output_copy_file(awq_checkpoint_writer *writer, const char *directory, const char *name)
@@ -125,6 +128,15 @@ static char *dump_json(const json_t *json)
     return json_dumps(json, JSON_INDENT(2));
 }
 
+bool output_json(awq_checkpoint_writer *writer, const char *name, const json_t *json)
+{
+    char *text = dump_json(json);
+    if (!text) return cli_error("out of memory");
+    awq_status status = awq_checkpoint_writer_add_file(writer, name, text, strlen(text));
+    free(text);
+    return status == AWQ_OK || cli_library_error(status, "%s", name);
+}
+
 bool output_config(awq_checkpoint_writer *writer, const struct model_config *config,
                    const struct quantize_settings *settings, const bool *excluded)
 {
@@ -133,15 +145,11 @@ bool output_config(awq_checkpoint_writer *writer, const struct model_config *con
                                    settings->quantizer.group_size,
                                    settings->quantizer.flags & AWQ_QUANTIZE_SYMMETRIC};
     json_t *quantization = quantization_json(&written, skipped);
-    awq_status status = AWQ_OK;
-    char *text = NULL;
-    bool made = json_object_set_new(document, "quantization_config", quantization) == 0 && (text = dump_json(document));
-    if (made) status = awq_checkpoint_writer_add_file(writer, "config.json", text, strlen(text));
-    free(text);
+    bool ok = json_object_set_new(document, "quantization_config", quantization) == 0 || cli_error("out of memory");
+    ok = ok && output_json(writer, "config.json", document);
     json_decref(skipped);
     json_decref(document);
-    if (!made) return cli_error("out of memory");
-    return status == AWQ_OK || cli_library_error(status, "config.json");
+    return ok;
 }
 
 /* ---- tensors */

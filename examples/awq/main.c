@@ -8,7 +8,7 @@
 #include "progress.h"
 
 static const struct cli_command *const commands[] = {
-    &quantize_command, &evaluate_command, &generate_command, &inspect_command, &tokenize_command,
+    &quantize_command, &evaluate_command, &generate_command, &inspect_command, &convert_command, &tokenize_command,
     &outliers_command,
 };
 

@@ -124,7 +124,7 @@ static bool read_gptq(const struct section *section, struct quantization *result
     const char *version, *key = section_either(section, "checkpoint_format", "format");
     bool marlin;
     if (!section_string(section, key, "gptq", &version) || !read_bits_and_group(section, result) ||
-        !section_flag(section, "sym", true, &result->symmetric) ||
+        !section_flag(section, "sym", false, &result->symmetric) ||
         !section_flag(section, "is_marlin_format", false, &marlin))
         return false;
     result->format = format_spelled(version, METHOD_GPTQ);

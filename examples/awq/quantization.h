@@ -40,7 +40,7 @@ struct quantization {
     const struct quantized_format *format; /* NULL: not quantised */
     int32_t bits;
     int64_t group_size; /* or AWQ_GROUP_PER_ROW */
-    bool symmetric;     /* without zero points, or all of them in the middle */
+    bool symmetric;     /* without zero points, or all of them in the middle; known to be so */
 };
 
 /* What the configuration in 'config' (the object of DIRECTORY/config.json, read from 'path') and the files beside it
@@ -68,7 +68,10 @@ struct linear_planes {
  * then that of the linear's name. */
 bool is_quantized_plane(const char *name, size_t *length);
 
-/* Whether the linear has such a tensor. */
+/* Whether 'part' (without the linear's name and a dot) is what any format calls one of its tensors. */
+bool is_plane_part(const char *part);
+
+/* Whether the linear has such a tensor as marks it. */
 bool linear_is_quantized(const awq_checkpoint *checkpoint, const char *linear);
 
 void linear_planes_find(const awq_checkpoint *checkpoint, const struct quantized_format *format, const char *linear,

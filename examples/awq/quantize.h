@@ -167,8 +167,11 @@ bool output_check(const char *model, const char *out, bool replace);
 /* A file of the model's directory.  One that is no regular file is left out. */
 bool output_copy_file(awq_checkpoint_writer *writer, const char *directory, const char *name);
 
-/* All files beside the weights and config.json: tokenizer, generation config, chat template, .. */
+/* All files beside the weights and what describes them: tokenizer, generation config, chat template, .. */
 bool output_copy_files(awq_checkpoint_writer *writer, const char *directory);
+
+/* A file of JSON. */
+bool output_json(awq_checkpoint_writer *writer, const char *name, const json_t *json);
 
 /* config.json with its quantization_config.  'excluded' as in struct quantize_job. */
 bool output_config(awq_checkpoint_writer *writer, const struct model_config *config,

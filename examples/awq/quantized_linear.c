@@ -34,6 +34,14 @@ bool is_quantized_plane(const char *name, size_t *length)
     return false;
 }
 
+bool is_plane_part(const char *part)
+{
+    for (int i = 0; format_at(i); i++)
+        for (const char *const *name = format_at(i)->planes; *name; name++)
+            if (strcmp(part, *name) == 0) return true;
+    return false;
+}
+
 bool linear_is_quantized(const awq_checkpoint *checkpoint, const char *linear)
 {
     awq_tensor view;
@@ -104,14 +112,14 @@ static bool guess_classic(const awq_tensor *codes, const awq_tensor *scales, con
     guess->bits = 4;
     if (codes->dtype == AWQ_I16 || codes->dtype == AWQ_U16) {
         layout = AWQ_LAYOUT_GEMV_FAST;
+    } else if (zeros && rows == scales->shape[0] && rows == zeros->shape[0] && 8 * zeros->shape[1] == n) {
+        layout = AWQ_LAYOUT_GEMV;
     } else if (zeros && columns == n && n > 0) {
         layout = AWQ_LAYOUT_GPTQ_V1;
         guess->bits = (int32_t)(32 * zeros->shape[1] / n);
     } else if (columns == 2 * n || columns == 4 * n) {
         layout = AWQ_LAYOUT_MARLIN;
         guess->bits = columns == 2 * n ? 4 : 8;
-    } else if (zeros && rows == scales->shape[0] && rows == zeros->shape[0] && 8 * zeros->shape[1] == n) {
-        layout = AWQ_LAYOUT_GEMV;
     } else if (8 * columns == n || 4 * columns == n) {
         layout = AWQ_LAYOUT_GEMM;
         guess->bits = 8 * columns == n ? 4 : 8;
@@ -165,7 +173,7 @@ bool linear_unpack(awq_context *context, const awq_checkpoint *checkpoint, const
     awq_struct_init(&options, sizeof options);
     options.bits = quantization->bits;
     options.group_size = quantization->group_size;
-    options.flags = planes.has_zeros ? 0 : AWQ_QUANTIZE_SYMMETRIC;
+    options.flags = quantization->symmetric || !planes.has_zeros ? AWQ_QUANTIZE_SYMMETRIC : 0;
     awq_status status = awq_unpack(context, layout_of_linear(checkpoint, quantization, linear), planes.count,
                                    planes.names, planes.pointers, &options, weight);
     return status == AWQ_OK || refuse(reason, "%s", awq_last_error());
