@@ -593,16 +593,17 @@ AWQ_API awq_status awq_fold_activation(awq_context *context, const awq_tensor *s
 
 /* Packed formats.  Numbers are never reused; docs/layouts.md has the bit diagrams and each format's owner. */
 enum {
-    AWQ_LAYOUT_GEMM = 1,               /* AutoAWQ / vLLM "gemm", 4 bits */
+    AWQ_LAYOUT_GEMM = 1,               /* AutoAWQ / vLLM "gemm", 4 and 8 bits */
     AWQ_LAYOUT_COMPRESSED_TENSORS = 2, /* compressed-tensors pack-quantized, dense across words */
     AWQ_LAYOUT_COMPRESSED_TENSORS_2025 = 3, /* the same as written until 2025: 32 / bits codes a word */
     AWQ_LAYOUT_GEMV = 4,
-    AWQ_LAYOUT_GEMV_FAST = 5, /* llm-awq version 2 */
-    AWQ_LAYOUT_MARLIN = 6,
-    AWQ_LAYOUT_GPTQ_V1 = 7,
+    AWQ_LAYOUT_GEMV_FAST = 5,   /* LLM_AWQ as AutoAWQ spells it: scaled_zeros are named qzeros, scales are F16 */
+    AWQ_LAYOUT_MARLIN = 6,      /* of IST-DASLab, AutoAWQ and vLLM, 4 and 8 bits */
+    AWQ_LAYOUT_GPTQ_V1 = 7,     /* zero points are stored less one */
     AWQ_LAYOUT_GPTQ_V2 = 8,
-    AWQ_LAYOUT_CUDA_BLOCK = 9,
-    AWQ_LAYOUT_CPU_STREAM = 10
+    AWQ_LAYOUT_CUDA_BLOCK = 9,  /* this library's, for CUDA kernels, 4 and 8 bits: any N and K, padded */
+    AWQ_LAYOUT_CPU_STREAM = 10, /* this library's, for CPU kernels: any N, K and group size */
+    AWQ_LAYOUT_LLM_AWQ = 11     /* llm-awq version 2 */
 };
 
 /* "gemm", "compressed-tensors", ..; NULL for a number that is no layout.  And back: 0 for an unknown name. */
@@ -613,7 +614,7 @@ AWQ_API int32_t awq_layout_from_name(const char *name);
 typedef struct awq_packed awq_packed;
 
 /* AWQ_ERROR_UNSUPPORTED names the layout and what of the weight it cannot hold (bits, a short last group, a shape, a
- * scale dtype, an input scale), or says that this version does not write it. */
+ * scale dtype, an input scale); docs/layouts.md has the list. */
 AWQ_API awq_status awq_pack(awq_context *context, const awq_weight *weight, int32_t layout, awq_packed **packed);
 AWQ_API void awq_packed_destroy(awq_packed *packed);
 AWQ_API size_t awq_packed_plane_count(const awq_packed *packed);
@@ -630,14 +631,21 @@ typedef struct awq_unpack_options {
     uint32_t struct_size;
     int32_t bits;       /* 0: 4 */
     int64_t group_size; /* as in awq_quantize_options; 0: from the planes' shapes where they tell */
-    uint32_t flags;     /* AWQ_QUANTIZE_SYMMETRIC when there are no zero points */
+    uint32_t flags;     /* AWQ_QUANTIZE_SYMMETRIC: no zero points, or where the format needs some, all 2^(bits-1) */
     int32_t reserved;
 } awq_unpack_options;
 
-/* Read a weight from a format's planes, given by name in any order; planes the format does not know are errors.  Shapes and
- * dtypes are checked against each other. */
+/* Read a weight from a format's planes, given by name in any order; planes the format does not know are errors.
+ * Shapes and dtypes are checked against each other.  CUDA_BLOCK and CPU_STREAM describe themselves: what the options
+ * say must agree, and they may say nothing. */
 AWQ_API awq_status awq_unpack(awq_context *context, int32_t layout, size_t count, const char *const *names,
                               const awq_tensor *const *planes, const awq_unpack_options *options, awq_weight **weight);
+
+/* Put a bias [N] (F32, F16 or BF16) in the order in which the kernels of a format take it, and back.  Marlin's, as vLLM
+ * runs them, have one of their own; for other formats it is a copy.  'out' has the same dtype and does not overlap
+ * 'bias'. */
+AWQ_API awq_status awq_pack_bias(int32_t layout, const awq_tensor *bias, awq_tensor *out);
+AWQ_API awq_status awq_unpack_bias(int32_t layout, const awq_tensor *bias, awq_tensor *out);
 
 /* ---------------------------------------------------------------------------------- linears */
 

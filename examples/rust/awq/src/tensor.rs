@@ -59,9 +59,12 @@ pub unsafe trait Element: Copy {
 }
 
 macro_rules! element {
-    ($($element:ty: $dtype:ident),*) => { $(unsafe impl Element for $element { const DTYPE: Dtype = Dtype::$dtype; })* };
+    ($($element:ty: $dtype:ident),*) => {
+        $(unsafe impl Element for $element { const DTYPE: Dtype = Dtype::$dtype; })*
+    };
 }
-element!(f32: F32, f64: F64, F16: F16, Bf16: BF16, u8: U8, u16: U16, u32: U32, u64: U64, i8: I8, i16: I16, i32: I32, i64: I64);
+element!(f32: F32, f64: F64, F16: F16, Bf16: BF16);
+element!(u8: U8, u16: U16, u32: U32, u64: U64, i8: I8, i16: I16, i32: I32, i64: I64);
 
 /// A row-major array, borrowed for reading.
 #[derive(Clone, Copy)]
