@@ -45,6 +45,8 @@ endif
 
 all: $(BUILD)/libawq.so $(BUILD)/libawq.a $(BUILD)/awq $(LESSONS)
 
+include cuda/rules.mk
+
 # What the build needs is looked for once; .ci/deps installs it where it may and names it where it may not.
 $(BUILD)/deps.ok: .ci/deps
 	@mkdir -p $(BUILD)
@@ -113,8 +115,8 @@ $(BUILD)/test/app_%: test/app_%.c $(filter-out %/main.o,$(APP_OBJECTS)) $(BUILD)
 CHECK_SCRIPTS := $(wildcard test/*.sh test/ffi/*.sh test/abi/*.sh)
 export BUILD CC CXX
 
-check: all $(TESTS) $(BUILD)/test/golden
-	@test/run $(TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
+check: all $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden
+	@test/run $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
 
 check-full: check asan
 

@@ -1,0 +1,94 @@
+# The CUDA backend, for the machine's GPUs with nvcc, and for none with the host's compiler on the executor of test/simt.
+#
+# CUDA=0 leaves both out.  NVCC, CUDA_HOME (whose include/ has NVIDIA's headers) and CUDA_ARCHS are respected.
+
+CUDA       ?= 1
+NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard $(CUDA_HOME)/bin/nvcc /usr/local/cuda/bin/nvcc))
+CUDA_HOME  ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+# Machine code for these, and PTX from which drivers make it for later ones.  80 serves 8.6, 8.7 and 8.9 too.
+CUDA_ARCHS ?= 75 80 90a
+CUDA_PTX   ?= 80 90
+NVCCFLAGS  ?= -O3 -lineinfo
+
+CUDA_INCLUDE := $(firstword $(patsubst %/cuda_fp16.h,%,$(wildcard $(CUDA_HOME:%=%/include/cuda_fp16.h) \
+    /usr/local/cuda/include/cuda_fp16.h /usr/include/cuda_fp16.h)))
+CUDA_KERNELS := $(wildcard cuda/*.cu)
+CUDA_HOST    := $(wildcard cuda/*.c)
+
+# ---- libawq_cuda.so
+
+ifneq ($(and $(filter-out 0,$(CUDA)),$(NVCC),$(wildcard cuda/backend.c)),)
+all: $(BUILD)/libawq_cuda.so
+endif
+
+CUDA_OBJECTS   := $(CUDA_KERNELS:%.cu=$(BUILD)/%.o) $(CUDA_HOST:%.c=$(BUILD)/%.o)
+CUDA_GENERATE   = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
+                  $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
+
+$(BUILD)/cuda/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) -std=c++17 -ccbin $(CXX) -Iinclude -Ilibawq -Icuda -MMD -MP -MF $(@:.o=.d) -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden \
+	    $(CUDA_GENERATE) $(NVCCFLAGS) -c $< -o $@
+
+$(BUILD)/cuda/%.o: cuda/%.c
+	@mkdir -p $(@D)
+	$(CC) $(LIBFLAGS) -Ilibawq -isystem $(CUDA_INCLUDE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+$(BUILD)/libawq_cuda.so: $(CUDA_OBJECTS) cuda/backend.map
+	$(NVCC) -ccbin $(CXX) -shared -cudart static -Xlinker --version-script=cuda/backend.map -Xlinker -z,defs $(CUDA_OBJECTS) -o $@ \
+	    -Xcompiler "$(filter -fsanitize=%,$(LDFLAGS) $(CFLAGS))" -ldl -lm
+
+# ---- the same sources on the executor, whose hooks see every access that -fsanitize=thread and =alignment instrument
+
+SIMT_FLAGS    = -std=c++17 -DAWQ_SIMT -Iinclude -Ilibawq -Icuda -Itest/simt -isystem $(CUDA_INCLUDE) -MMD -MP -fPIC -fvisibility=hidden \
+                -pthread -Wall -Wextra -Wno-unknown-pragmas
+SIMT_CXXFLAGS ?= -O1 -g
+ifneq ($(findstring clang,$(shell $(CXX) --version 2>/dev/null)),)
+SIMT_HOOKS    = -fsanitize=thread,alignment -mllvm -tsan-instrument-func-entry-exit=0 -mllvm -tsan-distinguish-volatile=1 \
+                -fno-builtin-memset -fno-builtin-memcpy
+else
+SIMT_HOOKS    = -fsanitize=thread,alignment --param tsan-instrument-func-entry-exit=0 --param tsan-distinguish-volatile=1 \
+                -fno-tree-loop-distribute-patterns
+endif
+
+SIMT_EXECUTOR := $(patsubst test/simt/%.cc,$(BUILD)/test/simt/%.o,$(filter-out test/simt/test_%,$(wildcard test/simt/*.cc)))
+SIMT_BACKEND  := $(CUDA_KERNELS:cuda/%.cu=$(BUILD)/test/simt/cuda/%.o) $(CUDA_HOST:cuda/%.c=$(BUILD)/test/simt/cuda/%.o)
+SIMT_TESTS    := $(patsubst test/simt/%.cc,$(BUILD)/test/simt/%,$(wildcard test/simt/test_*.cc))
+
+ifeq ($(filter-out 0,$(CUDA)),)
+SIMT_TESTS :=
+else ifeq ($(CUDA_INCLUDE),)
+SIMT_TESTS := $(BUILD)/test/simt/no_cuda_headers
+else ifneq ($(wildcard cuda/backend.c),)
+$(SIMT_TESTS): | $(BUILD)/libawq_cuda_simt.so
+endif
+
+$(BUILD)/test/simt/no_cuda_headers:
+	@mkdir -p $(@D)
+	printf '#!/bin/sh\necho "NO CUDA KERNEL WAS TESTED: cuda_fp16.h was not found; set CUDA_HOME"\nexit 77\n' >$@
+	chmod +x $@
+
+$(BUILD)/test/simt/%.o: test/simt/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(SIMT_FLAGS) -O2 -g -c $< -o $@
+
+$(BUILD)/test/simt/test_%.o: test/simt/test_%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(SIMT_FLAGS) $(SIMT_HOOKS) $(SIMT_CXXFLAGS) -c $< -o $@
+
+$(BUILD)/test/simt/cuda/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(SIMT_FLAGS) $(SIMT_HOOKS) $(SIMT_CXXFLAGS) -x c++ -c $< -o $@
+
+$(BUILD)/test/simt/cuda/%.o: cuda/%.c
+	@mkdir -p $(@D)
+	$(CC) $(LIBFLAGS) -DAWQ_SIMT -Ilibawq -isystem $(CUDA_INCLUDE) $(SIMT_CXXFLAGS) -c $< -o $@
+
+# For AWQ_CUDA_BACKEND.
+$(BUILD)/libawq_cuda_simt.so: $(SIMT_BACKEND) $(SIMT_EXECUTOR) cuda/backend.map
+	$(CXX) -shared -Wl,--version-script=cuda/backend.map -Wl,-z,defs $(SIMT_BACKEND) $(SIMT_EXECUTOR) -o $@ -pthread -ldl -lm
+
+$(BUILD)/test/simt/test_executor: $(BUILD)/test/simt/test_executor.o $(SIMT_EXECUTOR)
+	$(CXX) $^ -o $@ -pthread -ldl -lm
+
+.PRECIOUS: $(BUILD)/test/simt/%.o $(BUILD)/test/simt/cuda/%.o
