@@ -277,6 +277,21 @@ DEVICE uint32_t add_acquire_release(uint32_t *global, uint32_t value)
     return old;
 }
 
+/* The old value, which 'value' replaces if it is 'expected'; acquires and releases. */
+DEVICE uint64_t compare_and_swap(uint64_t *global, uint64_t expected, uint64_t value)
+{
+    uint64_t old;
+#ifdef AWQ_SIMT
+    old = simt::modify(global, simt::acquire_release, [=](uint64_t found) { return found == expected ? value : found; });
+#else
+    asm volatile("atom.acq_rel.gpu.global.cas.b64 %0, [%1], %2, %3;"
+                 : "=l"(old)
+                 : "l"(global), "l"(expected), "l"(value)
+                 : "memory");
+#endif
+    return old;
+}
+
 /* ---- barriers of some warps: "Parallel Synchronization and Communication Instructions: bar"
  *
  * Barrier 'id' (1..15; 0 is __syncthreads) of 'threads' threads, a multiple of 32: sync waits for all, arrive only counts. */
@@ -316,7 +331,9 @@ DEVICE void grid_wait()
 /* Let the kernel behind begin once every block has said so or ended; its grid_wait() still waits for this grid's end. */
 DEVICE void grid_launch_dependents()
 {
-#if AWQ_ARCH >= 900 && !defined(AWQ_SIMT)
+#if defined(AWQ_SIMT)
+    simt::grid_launch_dependents();
+#elif AWQ_ARCH >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
