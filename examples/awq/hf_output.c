@@ -144,8 +144,9 @@ bool output_config(awq_checkpoint_writer *writer, const struct model_config *con
     struct quantization written = {format_of_layout(settings->layout), settings->quantizer.bits,
                                    settings->quantizer.group_size,
                                    settings->quantizer.flags & AWQ_QUANTIZE_SYMMETRIC};
-    json_t *quantization = quantization_json(&written, skipped);
-    bool ok = json_object_set_new(document, "quantization_config", quantization) == 0 || cli_error("out of memory");
+    bool ok = !written.format ||
+              json_object_set_new(document, "quantization_config", quantization_json(&written, skipped)) == 0 ||
+              cli_error("out of memory");
     ok = ok && output_json(writer, "config.json", document);
     json_decref(skipped);
     json_decref(document);

@@ -7,7 +7,7 @@
 #include "commands.h"
 
 enum { BY_ROUNDING, BY_SEARCH };
-enum { VERSION_AUTO, VERSION_GEMM, VERSION_COMPRESSED_TENSORS };
+enum { VERSION_AUTO, VERSION_FLOAT, VERSION_FORMATS }; /* those of format_at from the last on */
 enum { THROUGH_FLOAT, THROUGH_QUANTIZED };
 enum { DUO_AUTO, DUO_ON, DUO_OFF, DUO_BOTH };
 
@@ -30,8 +30,8 @@ static const struct options defaults = {
 
 static int32_t choose_layout(const struct options *options)
 {
-    if (options->version == VERSION_GEMM) return AWQ_LAYOUT_GEMM;
-    if (options->version == VERSION_COMPRESSED_TENSORS) return AWQ_LAYOUT_COMPRESSED_TENSORS;
+    if (options->version == VERSION_FLOAT) return 0;
+    if (options->version >= VERSION_FORMATS) return format_at(options->version - VERSION_FORMATS)->layout;
     return options->bits == 4 ? AWQ_LAYOUT_GEMM : AWQ_LAYOUT_COMPRESSED_TENSORS;
 }
 
@@ -72,9 +72,12 @@ static int check(const struct cli_command *command, const struct options *option
         return cli_usage(command, "--group-size is at least 1, or -1 for whole rows, not 0");
     if (options->zero_point && options->symmetric)
         return cli_usage(command, "--zero-point and --symmetric exclude each other");
-    if (options->version == VERSION_GEMM && options->bits != 4)
-        return cli_usage(command, "--version gemm holds 4 bits, not %d; compressed-tensors holds 2, 3, 4 and 8",
-                         options->bits);
+    const struct quantized_format *format = format_at(options->version - VERSION_FORMATS);
+    if (format && format->method == METHOD_AWQ && options->bits != 4 && options->bits != 8)
+        return cli_usage(command, "--version %s holds 4 bits, not %d; gptq and compressed-tensors hold 2, 3, 4 and 8",
+                         format->name, options->bits);
+    if (options->version == VERSION_FLOAT && options->method == BY_ROUNDING)
+        return cli_usage(command, "--version float writes what was searched for, and --method rtn searches nothing");
     if (options->profile == AWQ_PROFILE_LLM_AWQ && options->symmetric)
         return cli_usage(command, "--profile llm-awq has no symmetric quantiser; exact and autoawq have");
     if (options->method == BY_SEARCH && !options->request.calib)
@@ -122,9 +125,10 @@ static const struct cli_option table[] = {
     {CLI_FLAG, "zero-point", offsetof(struct options, zero_point),
      .help = "Ranges of any position, with a zero point each.  This is the default."},
     {CLI_FLAG, "symmetric", offsetof(struct options, symmetric), .help = "Ranges centred at zero instead."},
-    {CLI_CHOICE, "version", offsetof(struct options, version), .argument = "auto|gemm|compressed-tensors",
+    {CLI_CHOICE, "version", offsetof(struct options, version), .argument = "auto|float|" FORMAT_NAMES,
      .help = "How files hold the weights.  gemm (AWQ's own; 4 bits) and compressed-tensors are what vLLM and "
-             "transformers load; auto is gemm for 4 bits and compressed-tensors for others."},
+             "transformers load; auto is gemm for 4 bits and compressed-tensors for others.  float does not round, only "
+             "scales and clips, for programs that round themselves, such as 'awq gguf'."},
     {CLI_CHOICE, "scale-dtype", offsetof(struct options, scale_dtype), .argument = "auto|f16|bf16|f32",
      .help = "Type of the scales; auto is f16, which is what gemm holds."},
     {CLI_LIST, "exclude", offsetof(struct options, request.exclude), .argument = "REGEX",

@@ -16,7 +16,7 @@
 /* How to quantise. */
 struct quantize_settings {
     awq_quantize_options quantizer; /* bits, group size, symmetry, profile, scale dtype */
-    int32_t layout;                 /* AWQ_LAYOUT_* */
+    int32_t layout;                 /* AWQ_LAYOUT_*; 0: float weights, scaled and clipped */
     bool search;                    /* search column scales; false: round to nearest */
     bool clip;                      /* search clipping ranges */
     bool scale_output;              /* search o too, and fold its scales into v */

@@ -12,8 +12,9 @@ struct block_job {
     struct block_copies *copies;
     struct block_report *report;
     struct block_statistics statistics;
-    float *scales[BLOCK_POINTS]; /* that columns are multiplied by; NULL: none */
-    float *limits;               /* clipping ranges of the linear at work */
+    float *scales[BLOCK_POINTS];   /* that columns are multiplied by; NULL: none */
+    float *limits;                 /* clipping ranges of the linear at work */
+    int32_t dtypes[BLOCK_LINEARS]; /* of the weights as they were read */
 };
 
 static bool is_quantized(const struct block_job *block, int linear)
@@ -270,6 +271,51 @@ static bool report_weight(struct block_job *block, int linear)
     return true;
 }
 
+static bool round_linear(struct block_job *block, int linear, const awq_quantize_options *options)
+{
+    struct linear_weights *weights = &block->weights->linear[linear];
+    awq_status status = awq_quantize(block->job->context, &weights->dense, NULL, options, &weights->quantized);
+    if (status != AWQ_OK) return fail_linear(block, status, linear);
+    memset(&weights->dense, 0, sizeof weights->dense);
+    return report_weight(block, linear);
+}
+
+/* Row i of 'values' is limited to the ranges of its groups. */
+static void clip_row(float *values, int64_t columns, const float *limits, int64_t groups, int64_t group_size)
+{
+    for (int64_t group = 0; group < groups; group++)
+        for (int64_t j = group * group_size; j < columns && j < (group + 1) * group_size; j++)
+            values[j] = fminf(fmaxf(values[j], -limits[group]), limits[group]);
+}
+
+/* What round_linear would round, in the type that the weight had. */
+static bool scale_linear(struct block_job *block, int linear, const float *scales, const awq_tensor *limits)
+{
+    awq_tensor *dense = &block->weights->linear[linear].dense, wide;
+    awq_context *context = block->job->context;
+    const int64_t rows = dense->shape[0], columns = dense->shape[1], groups = limits ? limits->shape[1] : 0;
+    const int64_t set_size = block->job->settings->quantizer.group_size;
+    const int64_t group_size = set_size == AWQ_GROUP_PER_ROW ? columns : set_size;
+    void *memory = NULL;
+    awq_status status = awq_context_allocate(context, (uint64_t)(rows * columns) * sizeof(float), &memory);
+    if (status != AWQ_OK) return fail_linear(block, status, linear);
+    awq_tensor_init_2d(&wide, memory, AWQ_F32, rows, columns);
+    status = awq_tensor_copy(context, dense, &wide, NULL);
+    for (int64_t i = 0; status == AWQ_OK && i < rows; i++) {
+        float *row = (float *)memory + i * columns;
+        for (int64_t j = 0; scales && j < columns; j++) row[j] *= scales[j];
+        clip_row(row, columns, limits ? (const float *)limits->data + i * groups : NULL, groups, group_size);
+    }
+    bool ok = status == AWQ_OK || fail_linear(block, status, linear);
+    ok = ok && block_copy(context, block->copies, block->dtypes[linear], &wide);
+    awq_context_free(context, memory);
+    if (!ok) return false;
+    *dense = wide;
+    block->report->linear[linear].quantized = true;
+    block->report->linear[linear].groups = rows * groups;
+    return true;
+}
+
 static bool quantize_linear(struct block_job *block, int linear)
 {
     struct linear_weights *weights = &block->weights->linear[linear];
@@ -285,12 +331,11 @@ static bool quantize_linear(struct block_job *block, int linear)
         if (!search_clip(block, linear, &options, &limits)) return false;
         options.clip = &limits;
     }
-    awq_status status = awq_quantize(block->job->context, &weights->dense, NULL, &options, &weights->quantized);
+    bool ok = block->job->settings->layout ? round_linear(block, linear, &options)
+                                           : scale_linear(block, linear, scales, options.clip);
     awq_context_free(block->job->context, block->limits);
     block->limits = NULL;
-    if (status != AWQ_OK) return fail_linear(block, status, linear);
-    memset(&weights->dense, 0, sizeof weights->dense);
-    return report_weight(block, linear);
+    return ok;
 }
 
 /* Hundredths of a block's work. */
@@ -323,6 +368,7 @@ bool block_quantize(struct quantize_job *job, struct block_weights *weights, str
                     struct block_report *report)
 {
     struct block_job block = {.job = job, .weights = weights, .copies = copies, .report = report};
+    for (int linear = 0; linear < BLOCK_LINEARS; linear++) block.dtypes[linear] = weights->linear[linear].dense.dtype;
     bool ok = check_block_finite(weights) &&
               (!job->settings->search || block_search(job, weights, &block.statistics, report));
     for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = fold_point(&block, (enum block_point)point);

@@ -60,6 +60,7 @@ static bool open_model(struct quantize_job *job)
 static bool try_layout(const struct quantize_job *job)
 {
     struct block_weights weights;
+    if (job->settings->layout == 0) return true;
     bool ok = block_weights_load(job->context, job->source, &job->config, 0, &weights);
     for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
         char name[TENSOR_NAME_SIZE];

@@ -10,6 +10,11 @@ static const char *const scale_names[] = {[AWQ_SCALES_PLAIN] = "plain", [AWQ_SCA
 static const char *const profile_names[] = {
     [AWQ_PROFILE_EXACT] = "exact", [AWQ_PROFILE_AUTOAWQ] = "autoawq", [AWQ_PROFILE_LLM_AWQ] = "llm-awq"};
 
+static const char *layout_name(const struct quantize_settings *settings)
+{
+    return settings->layout ? awq_layout_name(settings->layout) : "float";
+}
+
 /* How many percent 'after' is less than 'before'. */
 static double percent_less(double before, double after)
 {
@@ -33,7 +38,7 @@ void report_plan(const struct quantize_job *job)
     else
         printf("groups of %" PRId64, quantizer->group_size);
     printf(", %s, %s, %s\n", quantizer->flags & AWQ_QUANTIZE_SYMMETRIC ? "symmetric" : "zero points",
-           awq_layout_name(settings->layout),
+           layout_name(settings),
            !settings->search ? "rounded to nearest" : settings->clip ? "AWQ with clipping" : "AWQ");
     if (settings->search)
         printf("calibration  %s windows of %s tokens from %s\n", cli_count(job->windows.rows).text,
@@ -103,7 +108,8 @@ static void print_rounding(const struct quantize_job *job)
             clamped += job->reports[layer].linear[linear].clamped_scales;
         }
     }
-    printf("quantised    %" PRId64 " of %" PRId64 " linears", quantized, total);
+    const char *done = job->settings->layout ? "quantised" : "scaled";
+    printf("%-12s %" PRId64 " of %" PRId64 " linears", done, quantized, total);
     if (groups) printf("; %.1f %% of %s groups clipped", percent_of(clipped, groups), cli_count(groups).text);
     putchar('\n');
     if (clamped) cli_warning("%s scales did not fit their type and were clamped", cli_count((int64_t)clamped).text);
@@ -177,7 +183,7 @@ bool report_json(const struct quantize_job *job)
         "bits", (int)quantizer->bits,
         "group_size", (json_int_t)quantizer->group_size,
         "symmetric", (quantizer->flags & AWQ_QUANTIZE_SYMMETRIC) != 0,
-        "version", awq_layout_name(settings->layout),
+        "version", layout_name(settings),
         "calibration_windows", (json_int_t)job->windows.rows,
         "calibration_window_tokens", (json_int_t)job->windows.columns,
         "weights", (json_int_t)job->source_weights,
