@@ -1,0 +1,102 @@
+/* What the files of the backend's host side share. */
+#ifndef AWQ_CUDA_HOST_H
+#define AWQ_CUDA_HOST_H
+
+#include "backend.h"
+#include "product.h"
+
+/* What choosing a configuration depends on, besides the product. */
+struct cuda_facts {
+    int32_t capability;             /* 10 * major + minor */
+    int32_t multiprocessors;
+    int32_t shared_block;           /* shared memory a block may have, in bytes */
+    int32_t shared_multiprocessor;  /* and all blocks of a multiprocessor */
+};
+
+struct cuda_device {
+    awq_context *context; /* borrowed: the context owns the device */
+    int32_t id;
+    awq_device_info info;
+    struct cuda_facts facts;
+};
+
+struct cuda_linear {
+    struct cuda_weight weight;
+    void *memory;            /* of all its planes */
+    uint64_t size_bytes;
+    int32_t kernel;          /* forced, or AWQ_KERNEL_AUTO */
+    const awq_tuning *tuning;
+    awq_kernel_request request; /* all but rows and dtype */
+};
+
+static inline size_t awqi_cuda_element_size(int32_t dtype)
+{
+    switch (dtype) {
+    case AWQ_F16:
+    case AWQ_BF16:
+    case AWQ_U16:
+    case AWQ_I16: return 2;
+    case AWQ_F32:
+    case AWQ_U32:
+    case AWQ_I32: return 4;
+    case AWQ_U64:
+    case AWQ_I64:
+    case AWQ_F64: return 8;
+    default: return 1;
+    }
+}
+
+/* What begins behind 'bytes' bytes begins at a multiple of 256. */
+static inline uint64_t awqi_cuda_align(uint64_t bytes)
+{
+    return (bytes + 255u) / 256u * 256u;
+}
+
+/* ---- backend.c */
+
+extern const struct awqi_host *awqi_cuda_host;
+
+/* AWQ_OK, or a status and a text of what the runtime refused while doing 'what'. */
+awq_status awqi_cuda_check(cudaError_t error, const char *what);
+
+/* Make the device current for this thread, and what was current before again. */
+awq_status awqi_cuda_enter(const struct cuda_device *device, int *previous);
+void awqi_cuda_leave(int previous);
+
+/* ---- plan.c: descriptions to configurations, without a device */
+
+/* The type that x is rounded to: AWQ_F16, AWQ_BF16, or AWQ_F32 for not at all. */
+int32_t awqi_cuda_compute_dtype(const struct cuda_facts *facts, int32_t activation, int32_t x_dtype);
+
+/* Whether 'kernel' takes such a weight; if not, *reason says why. */
+bool awqi_cuda_takes(const struct cuda_weight *weight, int32_t kernel, int32_t dtype, const char **reason);
+
+/* How a kernel that takes the weight runs for that many rows. */
+void awqi_cuda_plan(const struct cuda_facts *facts, const struct cuda_weight *weight, int32_t kernel, int32_t dtype,
+                    int64_t rows, struct cuda_config *config);
+uint64_t awqi_cuda_plan_workspace(const struct cuda_config *config);
+
+/* A configuration in words, for awq_linear_describe. */
+void awqi_cuda_plan_text(const struct cuda_config *config, char *text, size_t capacity);
+
+/* ---- store.c: weights to device memory */
+
+awq_status awqi_cuda_store(struct cuda_device *device, const struct awqi_linear_spec *spec, struct cuda_linear *linear);
+
+/* ---- linear.c */
+
+awq_status awqi_cuda_linear_prepare(void *device, const struct awqi_linear_spec *spec, void **prepared);
+void awqi_cuda_linear_release(void *device, void *prepared);
+uint64_t awqi_cuda_linear_size(void *device, const void *prepared);
+uint64_t awqi_cuda_linear_workspace(void *device, const void *prepared, int64_t max_rows);
+awq_status awqi_cuda_linear_run(void *device, const void *prepared, const struct awqi_linear_job *job);
+int32_t awqi_cuda_linear_choose(void *device, const void *prepared, int64_t rows, char *buffer, size_t capacity,
+                                size_t *length);
+
+void awqi_cuda_seed_nonces(void); /* with the time, whenever a device is opened */
+
+/* ---- tensor.c */
+
+awq_status awqi_cuda_copy(void *device, const awq_tensor *src, awq_tensor *dst, void *stream);
+
+#endif /* AWQ_CUDA_HOST_H */
