@@ -27,15 +27,18 @@ CUDA_GENERATE   = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a)
 
 $(BUILD)/cuda/%.o: cuda/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) -std=c++17 -ccbin $(CXX) -Iinclude -Ilibawq -Icuda -MMD -MP -MF $(@:.o=.d) -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden \
+	$(call say,NVCC)
+	$(Q)$(NVCC) -std=c++17 -ccbin $(CXX) -Iinclude -Ilibawq -Icuda -MMD -MP -MF $(@:.o=.d) -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden \
 	    $(CUDA_GENERATE) $(NVCCFLAGS) -c $< -o $@
 
 $(BUILD)/cuda/%.o: cuda/%.c
 	@mkdir -p $(@D)
-	$(CC) $(LIBFLAGS) -Ilibawq -isystem $(CUDA_INCLUDE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(LIBFLAGS) -Ilibawq -isystem $(CUDA_INCLUDE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 
 $(BUILD)/libawq_cuda.so: $(CUDA_OBJECTS) cuda/backend.map
-	$(NVCC) -ccbin $(CXX) -shared -cudart static -Xlinker --version-script=cuda/backend.map -Xlinker -z,defs $(CUDA_OBJECTS) -o $@ \
+	$(call say,LD)
+	$(Q)$(NVCC) -ccbin $(CXX) -shared -cudart static -Xlinker --version-script=cuda/backend.map -Xlinker -z,defs $(CUDA_OBJECTS) -o $@ \
 	    -Xcompiler "$(filter -fsanitize=%,$(LDFLAGS) $(CFLAGS))" -ldl -lm
 
 # ---- the same sources on the executor, whose hooks see every access that -fsanitize=thread and =alignment instrument
@@ -70,25 +73,31 @@ $(BUILD)/test/simt/no_cuda_headers:
 
 $(BUILD)/test/simt/%.o: test/simt/%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(SIMT_FLAGS) -O2 -g -c $< -o $@
+	$(call say,CXX)
+	$(Q)$(CXX) $(SIMT_FLAGS) -O2 -g -c $< -o $@
 
 $(BUILD)/test/simt/test_%.o: test/simt/test_%.cc
 	@mkdir -p $(@D)
-	$(CXX) $(SIMT_FLAGS) $(SIMT_HOOKS) $(SIMT_CXXFLAGS) -c $< -o $@
+	$(call say,CXX)
+	$(Q)$(CXX) $(SIMT_FLAGS) $(SIMT_HOOKS) $(SIMT_CXXFLAGS) -c $< -o $@
 
 $(BUILD)/test/simt/cuda/%.o: cuda/%.cu
 	@mkdir -p $(@D)
-	$(CXX) $(SIMT_FLAGS) $(SIMT_HOOKS) $(SIMT_CXXFLAGS) -x c++ -c $< -o $@
+	$(call say,CXX)
+	$(Q)$(CXX) $(SIMT_FLAGS) $(SIMT_HOOKS) $(SIMT_CXXFLAGS) -x c++ -c $< -o $@
 
 $(BUILD)/test/simt/cuda/%.o: cuda/%.c
 	@mkdir -p $(@D)
-	$(CC) $(LIBFLAGS) -DAWQ_SIMT -Ilibawq -isystem $(CUDA_INCLUDE) $(SIMT_CXXFLAGS) -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(LIBFLAGS) -DAWQ_SIMT -Ilibawq -isystem $(CUDA_INCLUDE) $(SIMT_CXXFLAGS) -c $< -o $@
 
 # For AWQ_CUDA_BACKEND.
 $(BUILD)/libawq_cuda_simt.so: $(SIMT_BACKEND) $(SIMT_EXECUTOR) cuda/backend.map
-	$(CXX) -shared -Wl,--version-script=cuda/backend.map -Wl,-z,defs $(SIMT_BACKEND) $(SIMT_EXECUTOR) -o $@ -pthread -ldl -lm
+	$(call say,LD)
+	$(Q)$(CXX) -shared -Wl,--version-script=cuda/backend.map -Wl,-z,defs $(SIMT_BACKEND) $(SIMT_EXECUTOR) -o $@ -pthread -ldl -lm
 
 $(BUILD)/test/simt/test_executor: $(BUILD)/test/simt/test_executor.o $(SIMT_EXECUTOR)
-	$(CXX) $^ -o $@ -pthread -ldl -lm
+	$(call say,LD)
+	$(Q)$(CXX) $^ -o $@ -pthread -ldl -lm
 
 .PRECIOUS: $(BUILD)/test/simt/%.o $(BUILD)/test/simt/cuda/%.o

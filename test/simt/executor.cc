@@ -257,8 +257,8 @@ int sync_threads(bool predicate, Place place)
     Barrier &barrier = block.barriers[0];
     if (barrier.arrived == 0) barrier.place = place;
     if (barrier.place.line != place.line || strcmp(barrier.place.file, place.file) != 0)
-        fault(*lane, nullptr, "comes to the __syncthreads at %s:%d, while %d threads wait at the one at %s:%d", place.file, place.line,
-              barrier.arrived, barrier.place.file, barrier.place.line);
+        fault(*lane, nullptr, "comes to the __syncthreads at %s:%d, while %d threads wait at the one at %s:%d", file_name(place.file),
+              place.line, barrier.arrived, file_name(barrier.place.file), barrier.place.line);
     barrier.arrived++;
     barrier.predicates += predicate;
     if (barrier.arrived == static_cast<int>(block.live)) {
@@ -488,7 +488,7 @@ static void fault_deadlock()
             if (first == nullptr) first = lane;
             std::string reason = lane->waits_for != nullptr ? lane->waits_for : "memory that nobody writes";
             if (lane->waits_for != nullptr && lane->waits_at.file != nullptr)
-                reason += text(" (%s:%d)", lane->waits_at.file, lane->waits_at.line);
+                reason += text(" (%s:%d)", file_name(lane->waits_at.file), lane->waits_at.line);
             reasons[reason]++;
         }
     }

@@ -177,6 +177,12 @@ void made_progress();
 void meet(Lane &lane, unsigned mask, const char *name, void *operand, MeetingWork work);
 void meet_all(Lane &lane, const char *name, void *operand, MeetingWork work);
 
+static inline const char *file_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != nullptr ? slash + 1 : path;
+}
+
 /* ---- memory.cc */
 
 enum { access_read = 0, access_write = 1, access_atomic = 2 };

@@ -644,7 +644,7 @@ void __ubsan_handle_type_mismatch_v1(Mismatch *mismatch, uintptr_t address)
     if (simt::current == nullptr) return;
     simt::Inside lane;
     simt::fault(*lane, nullptr, "accesses %p, which is not aligned to %u bytes, at %s:%u", reinterpret_cast<void *>(address),
-                1u << mismatch->log_alignment, mismatch->file, mismatch->line);
+                1u << mismatch->log_alignment, simt::file_name(mismatch->file), mismatch->line);
 }
 
 void __tsan_vptr_update(void **, void *) {}
