@@ -3,8 +3,8 @@
 #
 #   check.sh [LIBRARY HEADER]
 #
-# Two witnesses.  header.py compares the headers, with the constants, which leave no trace in a library; abidiff compares
-# the library with the recorded one, by what the compiler wrote about its types.
+# Two witnesses.  header.py compares the headers, with the constants, which leave no trace in a library; abidiff
+# compares the library with the recorded one, by what the compiler wrote about its types.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 library=${1:-${BUILD:-build}/libawq.so}

@@ -43,8 +43,8 @@ try 'header library' '/^\} awq_tensor;/i\    uint64_t later;' "a field appended 
 try 'header library' '/awq_packed_plane_count/d' "a function removed"
 try 'header library' 's/(awq_checkpoint_count\(const awq_checkpoint \*checkpoint)/\1, int32_t x/' "a parameter added"
 
-# abidiff's suppression of growth also covers a struct none of whose fields is new, and no constant is in a library: here
-# the comparison of headers is needed.
+# abidiff's suppression of growth also covers a struct none of whose fields is new, and no constant is in a library:
+# here the comparison of headers is needed.
 try header 's/uint32_t flags;(.*AWQ_CALIBRATION_GRAM)/uint64_t flags;\1/' "a wider field"
 try header 's/int64_t sample_rows; (.*kept for loss)/double sample_rows; \1/' "a field of another type"
 try header 's/uint64_t done, uint64_t total\)/uint64_t done)/' "a callback with one parameter fewer"

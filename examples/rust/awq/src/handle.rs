@@ -58,8 +58,8 @@ macro_rules! sized {
 }
 sized! {
     awq_context_options awq_device_info awq_calibration_options awq_calibration_info awq_quantize_options
-    awq_weight_info awq_search_options awq_search_result awq_clip_options awq_clip_result awq_fold_options awq_unpack_options
-    awq_linear_options awq_linear_info awq_run_options awq_checkpoint_writer_options
+    awq_weight_info awq_search_options awq_search_result awq_clip_options awq_clip_result awq_fold_options
+    awq_unpack_options awq_linear_options awq_linear_info awq_run_options awq_checkpoint_writer_options
 }
 
 /// A struct prepared as the library wants it: all defaults.
