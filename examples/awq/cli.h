@@ -28,7 +28,7 @@
 #include "awq.h"
 
 /* Exit codes of the program. */
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_INTERRUPTED = 130 };
 
 enum cli_type {
     CLI_END,      /* closes the table */

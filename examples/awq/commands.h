@@ -11,5 +11,6 @@ extern const struct cli_command inspect_command;
 extern const struct cli_command tokenize_command;
 extern const struct cli_command outliers_command;
 extern const struct cli_command convert_command;
+extern const struct cli_command preflight_command;
 
 #endif

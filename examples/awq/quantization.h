@@ -81,6 +81,11 @@ void linear_planes_find(const awq_checkpoint *checkpoint, const struct quantized
  * known.  GPTQ's two formats look alike, and count as the first. */
 struct quantization linear_guess(const awq_checkpoint *checkpoint, const char *linear);
 
+/* Outputs and inputs of a linear, from the shapes of its tensors alone; false, without a message, when they do not
+ * tell them. */
+bool linear_shape(const awq_checkpoint *checkpoint, const struct quantization *quantization, const char *linear,
+                  int64_t *n, int64_t *k);
+
 /* Unpack one linear.  A group_size of 0 is found from the tensors where they tell it.  A failure is not printed but
  * written to 'reason' (reason.h). */
 bool linear_unpack(awq_context *context, const awq_checkpoint *checkpoint, const struct quantization *quantization,

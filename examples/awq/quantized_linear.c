@@ -148,6 +148,41 @@ struct quantization linear_guess(const awq_checkpoint *checkpoint, const char *l
     return guess;
 }
 
+bool linear_shape(const awq_checkpoint *checkpoint, const struct quantization *quantization, const char *linear,
+                  int64_t *n, int64_t *k)
+{
+    awq_tensor codes;
+    const int64_t bits = quantization->bits;
+    if (!find_tensor(checkpoint, linear, quantization->format->planes[0], &codes) || codes.ndim != 2) return false;
+    const int64_t rows = codes.shape[0], columns = codes.shape[1];
+    *n = rows;
+    *k = 32 * columns / bits; /* gemv */
+    switch (quantization->format->layout) {
+    case AWQ_LAYOUT_GEMM:
+        *n = 32 * columns / bits;
+        *k = rows;
+        break;
+    case AWQ_LAYOUT_GEMV_FAST:
+    case AWQ_LAYOUT_LLM_AWQ:
+        *n = 4 * rows;
+        *k = columns;
+        break;
+    case AWQ_LAYOUT_MARLIN:
+        *n = 2 * columns / bits;
+        *k = 16 * rows;
+        break;
+    case AWQ_LAYOUT_GPTQ_V1:
+    case AWQ_LAYOUT_GPTQ_V2:
+        *n = columns;
+        *k = 32 * rows / bits;
+        break;
+    case AWQ_LAYOUT_COMPRESSED_TENSORS:
+    case AWQ_LAYOUT_COMPRESSED_TENSORS_2025:
+        return compressed_width(checkpoint, linear, &(int64_t){0}, k);
+    }
+    return *n > 0 && *k > 0;
+}
+
 /* ---- unpacking and packing */
 
 /* The words of 3-bit codes tell which of two formats it is, for which configurations have one name. */
