@@ -8,7 +8,7 @@ CUDA_HOME  ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 # Machine code for these, and PTX from which drivers make it for later ones.  80 serves 8.6, 8.7 and 8.9 too.
 CUDA_ARCHS ?= 75 80 90a
 CUDA_PTX   ?= 80 90
-NVCCFLAGS  ?= -O3 -lineinfo
+NVCCFLAGS  ?= -O3
 
 CUDA_INCLUDE := $(firstword $(patsubst %/cuda_fp16.h,%,$(wildcard $(CUDA_HOME:%=%/include/cuda_fp16.h) \
     /usr/local/cuda/include/cuda_fp16.h /usr/include/cuda_fp16.h)))
@@ -48,7 +48,7 @@ SIMT_FLAGS    = -std=c++17 -DAWQ_SIMT -Iinclude -Ilibawq -Icuda -Itest/simt -isy
 SIMT_CXXFLAGS ?= -O1 -g
 ifneq ($(findstring clang,$(shell $(CXX) --version 2>/dev/null)),)
 SIMT_HOOKS    = -fsanitize=thread,alignment -mllvm -tsan-instrument-func-entry-exit=0 -mllvm -tsan-distinguish-volatile=1 \
-                -fno-builtin-memset -fno-builtin-memcpy
+                -fno-builtin-memset -fno-builtin-memcpy -Wno-pass-failed
 else
 SIMT_HOOKS    = -fsanitize=thread,alignment --param tsan-instrument-func-entry-exit=0 --param tsan-distinguish-volatile=1 \
                 -fno-tree-loop-distribute-patterns
@@ -62,7 +62,9 @@ ifeq ($(filter-out 0,$(CUDA)),)
 SIMT_TESTS :=
 else ifeq ($(CUDA_INCLUDE),)
 SIMT_TESTS := $(BUILD)/test/simt/no_cuda_headers
-else ifneq ($(wildcard cuda/backend.c),)
+else
+SIMT_TESTS += test/simt/kernels.sh
+check: $(BUILD)/test/cuda/kernels
 $(SIMT_TESTS): | $(BUILD)/libawq_cuda_simt.so
 endif
 
@@ -101,3 +103,15 @@ $(BUILD)/test/simt/test_executor: $(BUILD)/test/simt/test_executor.o $(SIMT_EXEC
 	$(Q)$(CXX) $^ -o $@ -pthread -ldl -lm
 
 .PRECIOUS: $(BUILD)/test/simt/%.o $(BUILD)/test/simt/cuda/%.o
+
+# ---- every kernel against sums in double: on the executor in 'make check', on the machine's GPU in 'make check-gpu'
+
+$(BUILD)/test/cuda/%: test/cuda/%.c $(BUILD)/libawq.a
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE) -Ilibawq $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread $(LIB_LIBS)
+
+check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/libawq_cuda.so
+	@sh test/cuda/check.sh
+
+.PHONY: check-gpu

@@ -24,7 +24,7 @@ static uint64_t idle_runs; /* lanes run since something last changed */
 static uint64_t random_state = 1;
 static uint64_t last_priority; /* below all that were given: for lanes that step aside */
 
-static constexpr uint64_t idle_limit = 1 << 21;
+static constexpr uint64_t idle_limit = 1 << 19;
 static constexpr uint64_t lowest_priority = 1ull << 40;
 
 void made_progress()

@@ -102,10 +102,8 @@ static size_t take_pages(size_t count)
         return first;
     }
     if (pages - used_pages < count) return 0;
-    bool was_closed = closed;
-    protect(false);
+    if (closed) mprotect(region + used_pages * page_bytes, count * page_bytes, PROT_NONE);
     used_pages += count;
-    protect(was_closed);
     return used_pages - count;
 }
 
@@ -125,10 +123,9 @@ uint32_t allocate(size_t size)
     Allocation &allocation = allocations[number];
     allocation = {region + first * page_bytes, size, nullptr, false};
     std::fill(owners + first, owners + first + count, number);
-    bool was_closed = closed;
-    protect(false);
+    if (closed) mprotect(allocation.data, count * page_bytes, PROT_READ | PROT_WRITE);
     memset(allocation.data, 0xff, size);
-    protect(was_closed);
+    if (closed) mprotect(allocation.data, count * page_bytes, PROT_NONE);
     return number;
 }
 

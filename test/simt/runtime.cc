@@ -315,12 +315,6 @@ cudaError_t cudaDriverGetVersion(int *version)
     return cudaSuccess;
 }
 
-cudaError_t cudaRuntimeGetVersion(int *version)
-{
-    *version = CUDART_VERSION;
-    return cudaSuccess;
-}
-
 /* What differs between architectures, from the tables of technical specifications in the CUDA programming guide. */
 struct Specification {
     int architecture, shared_kib, shared_multiprocessor_kib, threads, blocks;
@@ -393,11 +387,6 @@ cudaError_t cudaGetLastError()
     return error;
 }
 
-cudaError_t cudaPeekAtLastError()
-{
-    return last_error;
-}
-
 const char *cudaGetErrorName(cudaError_t error)
 {
     switch (error) {
@@ -457,11 +446,6 @@ cudaError_t cudaMallocHost(void **memory, size_t size)
     return cudaSuccess;
 }
 
-cudaError_t cudaHostAlloc(void **memory, size_t size, unsigned)
-{
-    return cudaMallocHost(memory, size);
-}
-
 cudaError_t cudaFreeHost(void *memory)
 {
     Lock lock(mutex);
@@ -477,48 +461,30 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
     return cudaSuccess;
 }
 
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const void *pointer)
-{
-    Lock lock(mutex);
-    *attributes = cudaPointerAttributes();
-    bool device = is_device_range(pointer, 0);
-    attributes->type = device ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
-    attributes->devicePointer = device ? const_cast<void *>(pointer) : nullptr;
-    return cudaSuccess;
-}
-
 static bool is_pinned(const void *memory)
 {
     auto after = pinned.upper_bound(const_cast<void *>(memory));
-    return after != pinned.begin() && static_cast<const char *>(memory) < static_cast<char *>(std::prev(after)->first) + std::prev(after)->second;
+    if (after == pinned.begin()) return false;
+    auto found = std::prev(after);
+    return static_cast<const char *>(memory) < static_cast<char *>(found->first) + found->second;
 }
 
-/* Copies 'rows' rows; the width is contiguous.  Host memory that is not pinned is read at once, and written before the call
- * returns, as CUDA does. */
-static cudaError_t copy(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t rows,
-                        cudaMemcpyKind kind, cudaStream_t stream, bool synchronous)
+/* Host memory that is not pinned is read at once, and written before the call returns, as CUDA does. */
+static cudaError_t copy(void *to, const void *from, size_t size, cudaMemcpyKind kind, cudaStream_t stream, bool synchronous)
 {
     Lock lock(mutex);
-    if (width == 0 || rows == 0) return give(cudaSuccess);
     CUstream_st *queue = stream_of(stream);
     if (synchronous && is_forbidden(queue)) return give(cudaErrorStreamCaptureUnsupported);
-    bool to_device = is_device_range(to, to_pitch * (rows - 1) + width);
-    bool from_device = is_device_range(from, from_pitch * (rows - 1) + width);
+    if (size == 0) return give(cudaSuccess);
+    bool to_device = is_device_range(to, size), from_device = is_device_range(from, size);
     bool wants_to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     bool wants_from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    if (to_pitch < width || from_pitch < width) return give(cudaErrorInvalidValue);
     if (kind != cudaMemcpyDefault && (to_device != wants_to_device || from_device != wants_from_device))
         return give(cudaErrorInvalidValue);
     std::shared_ptr<std::vector<char>> staged;
-    if (!from_device && !is_pinned(from) && queue->capture == nullptr) {
-        staged.reset(new std::vector<char>(width * rows));
-        for (size_t i = 0; i < rows; i++) memcpy(staged->data() + i * width, static_cast<const char *>(from) + i * from_pitch, width);
-        from_pitch = width;
-    }
-    auto work = [=] {
-        const char *source = staged ? staged->data() : static_cast<const char *>(from);
-        for (size_t i = 0; i < rows; i++) memcpy(static_cast<char *>(to) + i * to_pitch, source + i * from_pitch, width);
-    };
+    const char *bytes = static_cast<const char *>(from);
+    if (!from_device && !is_pinned(from) && queue->capture == nullptr) staged.reset(new std::vector<char>(bytes, bytes + size));
+    auto work = [=] { memcpy(to, staged ? staged->data() : from, size); };
     cudaError_t error = add(stream, {Operation::work, 0, nullptr, work, nullptr, 0});
     bool waits = synchronous || (!to_device && !is_pinned(to) && queue->capture == nullptr);
     return error == cudaSuccess && waits ? wait_until([=] { return is_idle(*queue); }) : error;
@@ -526,18 +492,12 @@ static cudaError_t copy(void *to, size_t to_pitch, const void *from, size_t from
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cudaMemcpyKind kind)
 {
-    return copy(to, size, from, size, size, 1, kind, nullptr, true);
+    return copy(to, from, size, kind, nullptr, true);
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, cudaMemcpyKind kind, cudaStream_t stream)
 {
-    return copy(to, size, from, size, size, 1, kind, stream, false);
-}
-
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
-                              cudaMemcpyKind kind, cudaStream_t stream)
-{
-    return copy(to, to_pitch, from, from_pitch, width, height, kind, stream, false);
+    return copy(to, from, size, kind, stream, false);
 }
 
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t size, cudaStream_t stream)
@@ -596,11 +556,6 @@ cudaError_t cudaDeviceSynchronize()
     Lock lock(mutex);
     if (is_forbidden(nullptr)) return give(cudaErrorStreamCaptureUnsupported);
     return wait_for_all();
-}
-
-cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *argument)
-{
-    return enqueue_host(stream, [=] { function(argument); });
 }
 
 /* ---- events */
@@ -676,14 +631,6 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *status)
-{
-    Lock lock(mutex);
-    bool captured = stream_of(stream)->capture != nullptr;
-    *status = captured ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
-    return cudaSuccess;
-}
-
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
     Lock lock(mutex);
@@ -751,16 +698,6 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return give(cudaErrorNotSupported);
     if (value < 0 || value > specification().shared_kib << 10) return give(cudaErrorInvalidValue);
     shared_limits[kernel] = std::max(static_cast<size_t>(value), static_cast<size_t>(48) << 10);
-    return cudaSuccess;
-}
-
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *kernel)
-{
-    Lock lock(mutex);
-    *attributes = cudaFuncAttributes();
-    attributes->maxThreadsPerBlock = 1024;
-    attributes->maxDynamicSharedSizeBytes = static_cast<int>(shared_limit(kernel));
-    attributes->numRegs = 64;
     return cudaSuccess;
 }
 
