@@ -114,4 +114,8 @@ $(BUILD)/test/cuda/%: test/cuda/%.c $(BUILD)/libawq.a
 check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/libawq_cuda.so
 	@sh test/cuda/check.sh
 
-.PHONY: check-gpu
+# No kernel spills registers, whatever the architecture; compiles everything again.
+check-ptxas:
+	@NVCC="$(NVCC)" NVCCFLAGS="$(NVCCFLAGS)" sh test/cuda/ptxas.sh $(CUDA_ARCHS)
+
+.PHONY: check-gpu check-ptxas

@@ -16,15 +16,17 @@ const char *awq_kernel_name(int32_t kernel)
     return kernel >= 0 && kernel < KERNELS ? names[kernel] : NULL;
 }
 
+/* What is said of each kernel. */
+typedef char reason[128];
+
+/* ---- CPU */
+
 enum { CPU_GEMV_ROWS = 8 }; /* that one sweep over the weight serves; the tiles of a gemm are 12 rows high */
 
 static int32_t choose_cpu(const awq_kernel_request *request)
 {
     return request->rows <= CPU_GEMV_ROWS ? AWQ_KERNEL_GEMV : AWQ_KERNEL_GEMM;
 }
-
-/* What is said of each kernel. */
-typedef char reason[128];
 
 static void explain_cpu(const awq_kernel_request *request, reason reasons[KERNELS])
 {
@@ -42,6 +44,76 @@ static void explain_cpu(const awq_kernel_request *request, reason reasons[KERNEL
     snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons, "a CUDA kernel");
     snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons, "gemm unpacks weights block by block as it goes");
 }
+
+/* ---- CUDA */
+
+enum {
+    CUDA_LEAST = 75,
+    CUDA_BF16 = 80,     /* tensor cores that take it */
+    CUDA_GEMV_ROWS = 8, /* that one sweep over the weight serves on tensor cores: the columns of an mma */
+    CUDA_STEP = 16      /* inputs of an mma, which may not lie in two groups */
+};
+
+/* Activations that keep single precision: asked for, or of a type that the tensor cores do not have. */
+static bool stays_single(const awq_device_info *device, const awq_kernel_request *request)
+{
+    const int32_t mode = request->activation;
+    if (mode == AWQ_ACTIVATION_EXACT || mode == AWQ_ACTIVATION_SPLIT) return true;
+    if (request->dtype == AWQ_F16) return false;
+    if (request->dtype == AWQ_F32 && mode == AWQ_ACTIVATION_DEFAULT) return true;
+    return device->compute_capability < CUDA_BF16;
+}
+
+/* What keeps a weight from the kernels that read packed codes, or NULL. */
+static const char *unpackable(const awq_kernel_request *request)
+{
+    if (request->bits >= 16) return "the weight is dense";
+    const bool grouped = request->group_size != AWQ_GROUP_PER_ROW && request->group_size < request->k;
+    return grouped && request->group_size % CUDA_STEP != 0 ? "the group size is no multiple of 16" : NULL;
+}
+
+static int32_t choose_cuda(const awq_device_info *device, const awq_kernel_request *request)
+{
+    const bool single = stays_single(device, request);
+    if (unpackable(request) != NULL) return AWQ_KERNEL_REFERENCE;
+    if (request->bits == 8) return single ? AWQ_KERNEL_REFERENCE : AWQ_KERNEL_GEMM;
+    return single || request->rows <= CUDA_GEMV_ROWS ? AWQ_KERNEL_GEMV : AWQ_KERNEL_GEMM;
+}
+
+static void explain_cuda(const awq_device_info *device, const awq_kernel_request *request, reason reasons[KERNELS])
+{
+    const long long rows = (long long)request->rows;
+    const int32_t capability = device->compute_capability;
+    const bool single = stays_single(device, request), few = rows <= CUDA_GEMV_ROWS;
+    const char *why = unpackable(request);
+    snprintf(reasons[AWQ_KERNEL_REFERENCE], sizeof *reasons, "%s",
+             why != NULL                    ? why
+             : single && request->bits == 8 ? "codes of 8 bits times activations in single precision"
+                                            : "it defines the result and is slow");
+    if (why != NULL) {
+        snprintf(reasons[AWQ_KERNEL_GEMV], sizeof *reasons, "%s", why);
+        snprintf(reasons[AWQ_KERNEL_GEMM], sizeof *reasons, "%s", why);
+    } else {
+        snprintf(reasons[AWQ_KERNEL_GEMV], sizeof *reasons,
+                 request->bits == 8 ? "codes of 8 bits; it takes up to 4"
+                 : single           ? "%lld rows in single precision, which tensor cores would not keep"
+                 : few              ? "%lld rows; one sweep over the weight serves up to 8"
+                                    : "%lld rows; each 8 need a sweep over the weight",
+                 rows);
+        snprintf(reasons[AWQ_KERNEL_GEMM], sizeof *reasons,
+                 single ? "the tensor cores do not take these activations as precise as they are"
+                 : few && request->bits < 8 ? "%lld rows leave a multiprocessor waiting for its barrier"
+                                            : "%lld rows share each unpacked fragment of weights",
+                 rows);
+    }
+    snprintf(reasons[AWQ_KERNEL_MARLIN], sizeof *reasons, "it reads Marlin's layout, which is made when it is forced");
+    snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons,
+             capability == 90 ? "not in this version" : "for compute capability 9.0, not %d.%d", capability / 10,
+             capability % 10);
+    snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons, "not in this version");
+}
+
+/* ---- both */
 
 static void append(char *text, size_t capacity, int32_t kernel, const char *verdict, const char *why)
 {
@@ -74,11 +146,11 @@ static awq_status resolve(awq_kernel_request *request)
 
 static awq_status check_supported(const awq_device_info *device, const awq_kernel_request *request)
 {
-    if (device->device_type == AWQ_DEVICE_CUDA)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED,
-                         "cuda: reference, gemv, gemm, marlin, hopper and dequant are not in this version (%s)",
-                         awq_version_string());
-    if (request->activation > AWQ_ACTIVATION_EXACT)
+    const int32_t capability = device->compute_capability;
+    if (device->device_type == AWQ_DEVICE_CUDA && capability < CUDA_LEAST)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "cuda: compute capability %d.%d; 7.5 or later is needed; use the CPU",
+                         capability / 10, capability % 10);
+    if (device->device_type == AWQ_DEVICE_CPU && request->activation > AWQ_ACTIVATION_EXACT)
         return awqi_fail(AWQ_ERROR_UNSUPPORTED,
                          "cpu: activation mode %d; reference, gemv and gemm of this version (%s) are exact",
                          request->activation, awq_version_string());
@@ -101,10 +173,12 @@ awq_status awq_kernel_select(const awq_device_info *device, const awq_kernel_req
     if (status == AWQ_OK) status = check_supported(&on, &want);
     if (status != AWQ_OK) return status;
 
-    *kernel = choose_cpu(&want);
+    const bool cuda = on.device_type == AWQ_DEVICE_CUDA;
+    *kernel = cuda ? choose_cuda(&on, &want) : choose_cpu(&want);
     if (buffer == NULL && length == NULL) return AWQ_OK;
     reason reasons[KERNELS];
-    explain_cpu(&want, reasons);
+    if (cuda) explain_cuda(&on, &want, reasons);
+    else explain_cpu(&want, reasons);
     char text[1024] = "";
     append(text, sizeof text, *kernel, "taken", reasons[*kernel]);
     for (int32_t i = AWQ_KERNEL_REFERENCE; i < KERNELS; i++)

@@ -138,17 +138,69 @@ static void every_kind_of_weight_has_a_kernel(void **state)
         }
 }
 
-static void cuda_kernels_are_named_as_missing(void **state)
+/* Every generation of GPUs, by what it decides: is there a device, has it BF16, is it Hopper. */
+static void cuda_kernels_are_chosen_from_a_table(void **state)
 {
     (void)state;
+    static const int32_t capabilities[] = {75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121};
+    static const struct {
+        int32_t bits, dtype, activation;
+        int64_t group_size, rows;
+        int32_t on_75, later;
+    } table[] = {
+        {4, AWQ_F16, 0, 128, 1, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {4, AWQ_F16, 0, 128, 8, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {4, AWQ_F16, 0, 128, 9, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, 0, 128, 4096, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {4, AWQ_BF16, 0, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMM},
+        {4, AWQ_F32, 0, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {4, AWQ_F32, AWQ_ACTIVATION_BF16, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, AWQ_ACTIVATION_EXACT, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {3, AWQ_F16, 0, AWQ_GROUP_PER_ROW, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, 0, 48, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, 0, 20, 64, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
+        {8, AWQ_F16, 0, 128, 1, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {8, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_GEMM},
+        {8, AWQ_F32, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
+        {16, AWQ_F16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
+    };
     awq_device_info device = cpu();
     device.device_type = AWQ_DEVICE_CUDA;
-    device.compute_capability = 90;
+    for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++)
+        for (size_t j = 0; j < sizeof table / sizeof *table; j++) {
+            device.compute_capability = capabilities[i];
+            awq_kernel_request request = request_for(table[j].rows);
+            request.bits = table[j].bits;
+            request.dtype = table[j].dtype;
+            request.activation = table[j].activation;
+            request.group_size = table[j].group_size;
+            int32_t kernel = -5;
+            char text[2048];
+            assert_status(awq_kernel_select(&device, &request, &kernel, text, sizeof text, NULL), AWQ_OK);
+            assert_int_equal(kernel, capabilities[i] < 80 ? table[j].on_75 : table[j].later);
+            for (int32_t k = AWQ_KERNEL_REFERENCE; k <= AWQ_KERNEL_DEQUANT; k++) {
+                char verdict[64];
+                snprintf(verdict, sizeof verdict, "%s: %s: ", awq_kernel_name(k), k == kernel ? "taken" : "passed over");
+                assert_non_null(strstr(text, verdict));
+            }
+        }
+}
+
+static void old_gpus_are_told_to_use_the_cpu(void **state)
+{
+    (void)state;
+    static const int32_t capabilities[] = {0, 35, 61, 70, 72};
+    awq_device_info device = cpu();
+    device.device_type = AWQ_DEVICE_CUDA;
     awq_kernel_request request = request_for(16);
-    int32_t kernel = -5;
-    assert_status(awq_kernel_select(&device, &request, &kernel, NULL, 0, NULL), AWQ_ERROR_UNSUPPORTED);
-    assert_int_equal(kernel, -5);
-    for (int32_t i = AWQ_KERNEL_REFERENCE; i <= AWQ_KERNEL_DEQUANT; i++) assert_error_names(awq_kernel_name(i));
+    for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++) {
+        device.compute_capability = capabilities[i];
+        int32_t kernel = -5;
+        assert_status(awq_kernel_select(&device, &request, &kernel, NULL, 0, NULL), AWQ_ERROR_UNSUPPORTED);
+        assert_int_equal(kernel, -5);
+        assert_error_names("use the CPU");
+    }
 }
 
 int main(void)
@@ -159,7 +211,8 @@ int main(void)
         cmocka_unit_test(text_is_optional),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(every_kind_of_weight_has_a_kernel),
-        cmocka_unit_test(cuda_kernels_are_named_as_missing),
+        cmocka_unit_test(cuda_kernels_are_chosen_from_a_table),
+        cmocka_unit_test(old_gpus_are_told_to_use_the_cpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* Every CUDA kernel against sums in double, through the public API: on a GPU, or wherever AWQ_CUDA_BACKEND leads.
  *
- *     kernels [-l LEVEL] [-s SEED] [TEST]
+ *     kernels [-s SEED] [TEST]
  *
  * Weights are made from random codes, scales and zero points, which the reference below reads as they were made.  All that a
  * kernel writes lies between margins that must survive; the workspace is filled with noise before each run.  Exit status 77
@@ -16,7 +16,6 @@
 static awq_context *host, *device;
 static int32_t capability;
 static uint64_t seed = 1;
-static int level = 1; /* 0: few cases; 1: those of make check; 2: more, larger ones */
 static int failed, passed;
 
 static uint32_t draw(uint32_t below)
@@ -486,9 +485,8 @@ int main(int argc, char **argv)
                  {"gemm", test_gemm},
                  {"marlin", test_marlin},
                  {"auto", test_auto}};
-    for (int option; (option = getopt(argc, argv, "l:s:")) != -1;)
-        if (option == 'l') level = atoi(optarg);
-        else if (option == 's') seed = strtoull(optarg, NULL, 0);
+    for (int option; (option = getopt(argc, argv, "s:")) != -1;)
+        if (option == 's') seed = strtoull(optarg, NULL, 0);
         else return 2;
     awq_context_options options;
     awq_struct_init(&options, sizeof options);
