@@ -12,5 +12,6 @@ extern const struct cli_command tokenize_command;
 extern const struct cli_command outliers_command;
 extern const struct cli_command convert_command;
 extern const struct cli_command preflight_command;
+extern const struct cli_command gguf_command;
 
 #endif
