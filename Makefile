@@ -179,7 +179,7 @@ install-bin: $(BUILD)/awq
 	install -D -m 755 $< $(DESTDIR)$(BINDIR)/awq
 
 uninstall:
-	rm -f $(DESTDIR)$(INCLUDEDIR)/awq.h $(DESTDIR)$(LIBDIR)/libawq.* $(DESTDIR)$(LIBDIR)/pkgconfig/awq.pc \
+	rm -f $(DESTDIR)$(INCLUDEDIR)/awq.h $(DESTDIR)$(LIBDIR)/libawq.* $(DESTDIR)$(LIBDIR)/libawq_cuda.so $(DESTDIR)$(LIBDIR)/pkgconfig/awq.pc \
 	    $(DESTDIR)$(BINDIR)/awq
 	rm -rf $(DESTDIR)$(LIBDIR)/cmake/awq
 
@@ -189,5 +189,5 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: all check check-full check-golden demo asan clean install install-headers install-static install-shared install-pc install-cmake install-bin \
-    uninstall bindings abi-baseline
+    install-cuda uninstall bindings abi-baseline
 .DELETE_ON_ERROR:

@@ -19,7 +19,12 @@ CUDA_HOST    := $(wildcard cuda/*.c)
 
 ifneq ($(and $(filter-out 0,$(CUDA)),$(NVCC),$(wildcard cuda/backend.c)),)
 all: $(BUILD)/libawq_cuda.so
+install: install-cuda
 endif
+
+# Beside libawq.so, which looks for it there.
+install-cuda: $(BUILD)/libawq_cuda.so
+	install -D -m 755 $< $(DESTDIR)$(LIBDIR)/libawq_cuda.so
 
 CUDA_OBJECTS   := $(CUDA_KERNELS:%.cu=$(BUILD)/%.o) $(CUDA_HOST:%.c=$(BUILD)/%.o)
 CUDA_GENERATE   = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
