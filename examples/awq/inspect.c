@@ -1,4 +1,4 @@
-/* awq inspect: what is in a model, a safetensors file or a calibration archive. */
+/* awq inspect: what is in a model, a safetensors file, a calibration archive or a GGUF file. */
 #include "inspect.h"
 
 #include <inttypes.h>
@@ -21,7 +21,7 @@ static const struct options defaults;
 
 static const struct cli_option table[] = {
     {CLI_ARGUMENT, "PATH", offsetof(struct options, path),
-     .help = "Directory of a model, a .safetensors file, or a calibration archive."},
+     .help = "Directory of a model, a .safetensors file, a calibration archive, or a GGUF file."},
     {CLI_FLAG, "summary", offsetof(struct options, summary),
      .help = "Leave out the lists of tensors and quantised layers."},
     {CLI_FLAG, "json", offsetof(struct options, json), .help = "Print JSON, for programs."},
@@ -169,6 +169,13 @@ static void print_calibrations(const json_t *facts)
                real_of(item, "mean_abs"), real_of(item, "max_abs"));
 }
 
+static void print_metadata(const json_t *metadata)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)metadata, key, value) print_json_line(key, 40, value);
+}
+
 static void print_facts(const struct options *options, const json_t *facts)
 {
     printf("%s: %s\n", text_of(facts, "path"), text_of(facts, "kind"));
@@ -176,7 +183,8 @@ static void print_facts(const struct options *options, const json_t *facts)
         print_calibrations(facts);
         return;
     }
-    print_model(facts);
+    if (json_object_get(facts, "metadata")) print_metadata(json_object_get(facts, "metadata"));
+    else print_model(facts);
     print_totals(json_object_get(facts, "totals"));
     if (options->summary) return;
     print_layers(json_object_get(facts, "quantized_layers"));
@@ -208,7 +216,7 @@ static int run(const struct cli_command *command, const void *user_options)
 
 const struct cli_command inspect_command = {
     .name = "inspect",
-    .summary = "show what is in a model, a safetensors file or a calibration archive",
+    .summary = "show what is in a model, a safetensors, GGUF or calibration file",
     .intro = "Show a model's tensors, how its layers are quantised, and what runs fused.  Bits, groups and zero\n"
              "points are read from the tensors themselves, whatever config.json says.",
     .examples = "  awq inspect MODEL --summary\n"

@@ -1,4 +1,4 @@
-/* What is in a model, a safetensors file or a calibration archive, as JSON. */
+/* What is in a model, a safetensors file, a calibration archive or a GGUF file, as JSON. */
 #ifndef AWQ_APP_INSPECT_H
 #define AWQ_APP_INSPECT_H
 

@@ -11,6 +11,7 @@
 
 #include "buffer.h"
 #include "cli.h"
+#include "gguf.h"
 #include "model.h"
 #include "progress.h"
 #include "reason.h"
@@ -320,9 +321,35 @@ static bool add_archive(awq_context *context, const char *path, json_t *facts)
     return done;
 }
 
+/* -------------------------------------------------------------------------------------- GGUF */
+
+static bool add_gguf(const char *path, json_t *facts)
+{
+    struct gguf_file file;
+    if (!gguf_open(path, &file)) return false;
+    json_t *tensors = json_array();
+    for (size_t i = 0; i < file.count; i++) {
+        const struct gguf_tensor *tensor = &file.tensors[i];
+        const char *type = gguf_type_name(tensor->type);
+        char number[16];
+        snprintf(number, sizeof number, "type %u", tensor->type);
+        json_t *shape = json_array();
+        for (int32_t d = 0; d < tensor->ndim; d++) json_array_append_new(shape, json_integer(tensor->shape[d]));
+        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o, s:I}", "name", tensor->name, "dtype",
+                                                 type ? type : number, "shape", shape, "bytes",
+                                                 (json_int_t)tensor->bytes));
+    }
+    json_object_set_new(facts, "kind", json_string("GGUF file"));
+    json_object_set_new(facts, "version", json_integer(file.version));
+    json_object_set(facts, "metadata", file.metadata);
+    json_object_set_new(facts, "tensors", tensors);
+    gguf_close(&file);
+    return add_totals(facts, tensors, NULL);
+}
+
 /* ---------------------------------------------------------------------------------- the path */
 
-enum kind { KIND_UNKNOWN, KIND_DIRECTORY, KIND_SAFETENSORS, KIND_ARCHIVE };
+enum kind { KIND_UNKNOWN, KIND_DIRECTORY, KIND_SAFETENSORS, KIND_ARCHIVE, KIND_GGUF };
 
 static bool recognise(const char *path, enum kind *kind)
 {
@@ -337,8 +364,9 @@ static bool recognise(const char *path, enum kind *kind)
     *kind = KIND_UNKNOWN;
     if (count == sizeof head && head[8] == '{') *kind = KIND_SAFETENSORS;
     if (memcmp(head, "\x89" "AWQC", 5) == 0) *kind = KIND_ARCHIVE;
+    if (memcmp(head, "GGUF", 4) == 0) *kind = KIND_GGUF;
     return *kind != KIND_UNKNOWN ||
-           cli_error("%s: neither a model directory, a safetensors file nor a calibration archive", path);
+           cli_error("%s: neither a model directory, a safetensors file, a calibration archive nor a GGUF file", path);
 }
 
 json_t *inspect_path(awq_context *context, const char *path)
@@ -352,6 +380,7 @@ json_t *inspect_path(awq_context *context, const char *path)
     }
     bool done = kind == KIND_DIRECTORY     ? add_model(context, path, facts)
                 : kind == KIND_SAFETENSORS ? add_file(context, path, facts)
+                : kind == KIND_GGUF        ? add_gguf(path, facts)
                                            : add_archive(context, path, facts);
     if (done) return facts;
     json_decref(facts);
