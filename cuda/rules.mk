@@ -1,8 +1,9 @@
 # The CUDA backend, for the machine's GPUs with nvcc, and for none with the host's compiler on the executor of test/simt.
 #
-# CUDA=0 leaves both out.  NVCC, CUDA_HOME (whose include/ has NVIDIA's headers) and CUDA_ARCHS are respected.
+# CUDA=0 leaves both out; that is the default when CC makes code for another machine than this one.  NVCC, CUDA_HOME (whose include/
+# has NVIDIA's headers) and CUDA_ARCHS are respected.
 
-CUDA       ?= 1
+CUDA       ?= $(if $(filter-out $(shell uname -m)%,$(shell $(CC) -dumpmachine)),0,1)
 NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard $(CUDA_HOME)/bin/nvcc /usr/local/cuda/bin/nvcc))
 CUDA_HOME  ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 # Machine code for these, and PTX from which drivers make it for later ones.  80 serves 8.6, 8.7 and 8.9 too.
