@@ -88,8 +88,7 @@ static uint8_t limit_code(float value)
     return value < 0 ? 0 : value > 15 ? 15 : (uint8_t)value;
 }
 
-/* The value of largest magnitude, the first of equals, becomes code 0: -8 d.  The rounding offset is added without
- * another rounding in between, as processors with a fused multiply-add compute it. */
+/* The value of largest magnitude, the first of equals, becomes code 0: -8 d. */
 static void encode_q4_0(const float *values, unsigned char *block)
 {
     uint8_t codes[GGUF_BLOCK];
@@ -97,8 +96,7 @@ static void encode_q4_0(const float *values, unsigned char *block)
     for (int i = 0; i < GGUF_BLOCK; i++)
         if (fabsf(values[i]) > fabsf(most)) most = values[i];
     const float d = most / -8, inverse = d != 0 ? 1 / d : 0;
-    for (int i = 0; i < GGUF_BLOCK; i++)
-        codes[i] = limit_code((float)((double)values[i] * (double)inverse + 8.5));
+    for (int i = 0; i < GGUF_BLOCK; i++) codes[i] = limit_code(values[i] * inverse + 8.5f);
     put_half(block, d);
     put_codes(codes, block + 2);
 }
