@@ -94,5 +94,43 @@ run quantize $model -o "$scratch/part" --method rtn --group-size 64 --exclude 'l
 linears=39
 everywhere part gemm gptq compressed-tensors
 for format in gptq compressed-tensors; do
-    grep -q 'layers.*3.*mlp.*down_proj' "$scratch/part-$format/config.json" || fail "$format: does not name what it skips"
+    grep -q 'layers.*3.*mlp.*down_proj' "$scratch/part-$format/config.json" || fail "$format does not name what it skips"
 done
+
+# Files of the early days describe the quantisation beside config.json, and AutoAWQ in words of its own.
+cp -r "$scratch/rtn-0" "$scratch/early"
+cp $model/config.json "$scratch/early"
+echo '{"zero_point": true, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}' >"$scratch/early/quant_config.json"
+run convert "$scratch/early" -o "$scratch/early-0"
+cmp "$scratch/rtn-0/model.safetensors" "$scratch/early-0/model.safetensors" || fail "quant_config.json"
+cmp "$scratch/rtn-0/config.json" "$scratch/early-0/config.json" || fail "quant_config.json: config.json"
+[ ! -e "$scratch/early-0/quant_config.json" ] || fail "quant_config.json came along"
+cp -r "$scratch/rtn-gptq" "$scratch/early-gptq"
+cp $model/config.json "$scratch/early-gptq"
+echo '{"bits": 4, "group_size": 64, "desc_act": false, "sym": false}' >"$scratch/early-gptq/quantize_config.json"
+run convert "$scratch/early-gptq" -o "$scratch/early-gptq-0"
+cmp "$scratch/rtn-0/model.safetensors" "$scratch/early-gptq-0/model.safetensors" || fail "quantize_config.json"
+
+# Architectures do not matter.
+cp -r "$scratch/rtn-gptq" "$scratch/other"
+sed -i 's/"llama"/"gargantua"/; s/LlamaForCausalLM/GargantuaForCausalLM/' "$scratch/other/config.json"
+run convert "$scratch/other" -o "$scratch/other-0"
+cmp "$scratch/rtn-0/model.safetensors" "$scratch/other-0/model.safetensors" || fail "another architecture"
+
+# A configuration that is not true is found out.
+cp -r "$scratch/rtn-gptq" "$scratch/liar"
+sed -i 's/"sym": false/"sym": true/' "$scratch/liar/config.json"
+refuse "model.layers.0.self_attn" evaluate "$scratch/liar" --text "$scratch/held-out.txt"
+sed -i 's/"group_size": 64/"group_size": 32/' "$scratch/liar/config.json"
+refuse "model.layers.0.mlp.down_proj" convert "$scratch/liar" -o "$scratch/none"
+
+# Everything through quantize itself, and weights that are scaled only.
+for format in gemv llm-awq marlin gptq_v2; do
+    run quantize $model -o "$scratch/direct-$format" --method rtn --group-size 64 --version $format
+    run convert "$scratch/direct-$format" -o "$scratch/direct-$format-0"
+    cmp "$scratch/rtn-0/model.safetensors" "$scratch/direct-$format-0/model.safetensors" || fail "--version $format"
+done
+run quantize $model -o "$scratch/scaled" --calib "$scratch/calib.npy" --samples 4 --version float --no-clip
+run evaluate "$scratch/scaled" --against $model --text "$scratch/held-out.txt" --json
+awk -F'[:,]' '/"kl/ { found = 1; if ($2 > 1e-4) exit 1 } END { exit !found }' "$scratch/out" ||
+    fail "weights that are scaled only compute something else"
