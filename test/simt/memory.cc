@@ -42,6 +42,7 @@ static unsigned char *region;
 static uint32_t *owners; /* by page */
 static Slot *shadow;
 static size_t used_pages; /* from the start of the region */
+static size_t arena_page; /* from here on arenas of shared memory, which stay open to the host */
 static std::vector<Allocation> allocations(1);
 static std::vector<uint32_t> free_numbers, free_arenas;
 static std::map<size_t, size_t> free_pages; /* runs of pages by where they begin */
@@ -77,6 +78,7 @@ static void open_region()
     owners = static_cast<uint32_t *>(reserve(pages * sizeof *owners, PROT_READ | PROT_WRITE));
     shadow = static_cast<Slot *>(reserve(region_bytes * shadow_bytes_per_byte, PROT_READ | PROT_WRITE));
     used_pages = 1;
+    arena_page = pages;
     struct sigaction action = {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO;
@@ -101,10 +103,23 @@ static size_t take_pages(size_t count)
         if (rest > 0) free_pages[first + count] = rest;
         return first;
     }
-    if (pages - used_pages < count) return 0;
+    if (arena_page - used_pages < count) return 0;
     if (closed) mprotect(region + used_pages * page_bytes, count * page_bytes, PROT_NONE);
     used_pages += count;
     return used_pages - count;
+}
+
+static uint32_t own_pages(size_t first, size_t size)
+{
+    if (free_numbers.empty()) {
+        free_numbers.push_back(static_cast<uint32_t>(allocations.size()));
+        allocations.emplace_back();
+    }
+    uint32_t number = free_numbers.back();
+    free_numbers.pop_back();
+    allocations[number] = {region + first * page_bytes, size, nullptr, false};
+    std::fill_n(owners + first, (size + page_bytes - 1) / page_bytes, number);
+    return number;
 }
 
 uint32_t allocate(size_t size)
@@ -114,19 +129,11 @@ uint32_t allocate(size_t size)
     size_t count = (size + page_bytes - 1) / page_bytes;
     size_t first = take_pages(count + 1);
     if (first == 0) return 0;
-    if (free_numbers.empty()) {
-        free_numbers.push_back(static_cast<uint32_t>(allocations.size()));
-        allocations.emplace_back();
-    }
-    uint32_t number = free_numbers.back();
-    free_numbers.pop_back();
-    Allocation &allocation = allocations[number];
-    allocation = {region + first * page_bytes, size, nullptr, false};
-    std::fill(owners + first, owners + first + count, number);
-    if (closed) mprotect(allocation.data, count * page_bytes, PROT_READ | PROT_WRITE);
-    memset(allocation.data, 0xff, size);
-    if (closed) mprotect(allocation.data, count * page_bytes, PROT_NONE);
-    return number;
+    unsigned char *memory = region + first * page_bytes;
+    if (closed) mprotect(memory, count * page_bytes, PROT_READ | PROT_WRITE);
+    memset(memory, 0xff, size);
+    if (closed) mprotect(memory, count * page_bytes, PROT_NONE);
+    return own_pages(first, size);
 }
 
 void deallocate(uint32_t number)
@@ -190,12 +197,8 @@ static constexpr size_t arena_bytes = 256 << 10;
 void open_arena(Block &block)
 {
     if (free_arenas.empty()) {
-        uint32_t number = allocate(arena_bytes);
-        if (number == 0) {
-            fprintf(stderr, "simt: no room for shared memory\n");
-            abort();
-        }
-        free_arenas.push_back(number);
+        arena_page -= arena_bytes / page_bytes + 1;
+        free_arenas.push_back(own_pages(arena_page, arena_bytes));
     }
     block.arena = free_arenas.back();
     free_arenas.pop_back();
@@ -365,7 +368,7 @@ uint32_t next_tag(bool only_grid)
 {
     static uint32_t tag;
     if (++tag == 1024) tag = 1;
-    if (tag == 1 && only_grid) madvise(shadow, used_pages * page_bytes * shadow_bytes_per_byte, MADV_DONTNEED);
+    if (tag == 1 && only_grid) madvise(shadow, region_bytes * shadow_bytes_per_byte, MADV_DONTNEED);
     return tag;
 }
 
@@ -387,6 +390,8 @@ static bool happened_before(const Lane &lane, const Slot &slot)
 
 static void check_word(Lane &lane, Slot *slots, Slot now, const void *address, const void *code)
 {
+    for (int i = 0; i < slots_per_word; i++)
+        if (bits<uint64_t>(slots[i]) == bits<uint64_t>(now)) return;
     Slot *place = nullptr;
     for (int i = 0; i < slots_per_word; i++) {
         Slot &slot = slots[i];
@@ -394,13 +399,8 @@ static void check_word(Lane &lane, Slot *slots, Slot now, const void *address, c
             if (place == nullptr || place->tag != 0) place = &slot;
             continue;
         }
-        bool same_grid = slot.tag == now.tag, ordered;
-        if (same_grid && slot.block == now.block && slot.lane == now.lane) {
-            if (slot.time == now.time && slot.bytes == now.bytes && slot.write == now.write && slot.atomic == now.atomic) return;
-            ordered = true;
-        } else {
-            ordered = same_grid ? happened_before(lane, slot) : is_past(lane, slot);
-        }
+        bool same_grid = slot.tag == now.tag, same_lane = same_grid && slot.block == now.block && slot.lane == now.lane;
+        bool ordered = same_lane || (same_grid ? happened_before(lane, slot) : is_past(lane, slot));
         if (!ordered && (slot.bytes & now.bytes) && (slot.write || now.write) && !(slot.atomic && now.atomic))
             fault(lane, code, "race: this lane %s %s memory at %p that lane %u of block %u%s %s, and nothing orders the two",
                   now.write ? "writes" : "reads", is_shared(lane, address) ? "shared" : "global", address,
