@@ -1,4 +1,5 @@
 /* GGUF: block formats, whole files of the embedded model, and files that lie. */
+#include <limits.h>
 #include <math.h>
 
 #include "app.h"
@@ -276,6 +277,50 @@ static void metadata_is_what_llama_cpp_reads(void **state)
     gguf_close(&file);
 }
 
+/* The embedded model with another tokenizer. */
+static bool write_with_tokenizer(const char *name, const char *options)
+{
+    char line[512], path[256], link[PATH_MAX];
+    snprintf(path, sizeof path, "test/data/tokenizers/%s/tokenizer.json", name);
+    static const char *const files[] = {"config.json", "model.safetensors"};
+    for (int i = 0; i < 3; i++) {
+        char source[256];
+        snprintf(source, sizeof source, "%s/%s", model_directory, files[i % 2]);
+        assert_non_null(realpath(i < 2 ? source : path, link));
+        assert_int_equal(symlink(link, app_path(i < 2 ? files[i] : "tokenizer.json")), 0);
+    }
+    snprintf(line, sizeof line, "%s -o %s/x.gguf -f -q --type q8_0 %s", app_directory, app_directory, options);
+    bool ok = run_command(&gguf_command, line) == EXIT_OK;
+    for (int i = 0; i < 3; i++) assert_int_equal(unlink(app_path(i < 2 ? files[i] : "tokenizer.json")), 0);
+    return ok;
+}
+
+static void tokenizers_of_all_kinds_are_taken(void **state)
+{
+    static const struct {
+        const char *name, *model, *pre;
+    } cases[] = {{"llama3", "gpt2", "llama-bpe"}, {"qwen2", "gpt2", "qwen2"}, {"llama2", "llama", "default"},
+                 {"mistral", "llama", "default"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct gguf_file file;
+        assert_true(write_with_tokenizer(cases[i].name, ""));
+        assert_true(gguf_open(app_path("x.gguf"), &file));
+        const json_t *merges = json_object_get(file.metadata, "tokenizer.ggml.merges");
+        const json_t *scores = json_object_get(file.metadata, "tokenizer.ggml.scores");
+        const bool bytes = strcmp(cases[i].model, "gpt2") == 0;
+        assert_string_equal(json_string_value(json_object_get(file.metadata, "tokenizer.ggml.model")), cases[i].model);
+        assert_string_equal(json_string_value(json_object_get(file.metadata, "tokenizer.ggml.pre")), cases[i].pre);
+        assert_int_equal(merges != NULL, bytes);
+        assert_int_equal(json_integer_value(json_object_get(scores, "count")), bytes ? 0 : 4096);
+        gguf_close(&file);
+    }
+    app_capture();
+    assert_false(write_with_tokenizer("gpt2-prefix-space", ""));
+    assert_contains(app_release(), "its pre-tokenizer is not recognised; --pre gives the name");
+    assert_true(write_with_tokenizer("gpt2-prefix-space", "--pre gpt-2"));
+}
+
 /* ---- files that lie */
 
 static unsigned char *read_whole(size_t *size)
@@ -343,6 +388,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(linears_are_in_their_places, app_setup, app_teardown),
         cmocka_unit_test_setup_teardown(codes_are_kept, app_setup, app_teardown),
         cmocka_unit_test_setup_teardown(metadata_is_what_llama_cpp_reads, app_setup, app_teardown),
+        cmocka_unit_test_setup_teardown(tokenizers_of_all_kinds_are_taken, app_setup, app_teardown),
         cmocka_unit_test_setup_teardown(damaged_files_are_refused, app_setup, app_teardown),
         cmocka_unit_test_setup_teardown(refusals_leave_no_file, app_setup, app_teardown),
     };

@@ -245,6 +245,7 @@ static void scan_pre_tokenizer(const json_t *json, struct pre_tokenizer *found)
     } else if (strcmp(type, "ByteLevel") == 0) {
         found->byte_level = true;
         found->byte_level_splits = !json_is_false(json_object_get(json, "use_regex"));
+        found->others = found->others || json_is_true(json_object_get(json, "add_prefix_space"));
     } else if (strcmp(type, "Split") == 0 && regex && !found->regex) {
         found->regex = regex;
     } else {
