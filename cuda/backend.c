@@ -35,18 +35,20 @@ static awq_status check_driver(void)
     int driver = 0, count = 0;
     cudaError_t error = cudaDriverGetVersion(&driver);
     if (error != cudaSuccess || driver == 0)
-        return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE, "cuda: no driver: libcuda.so.1, which comes with NVIDIA's driver, "
-                                                         "cannot be loaded");
+        return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE,
+                                    "cuda: no driver: libcuda.so.1, which comes with NVIDIA's driver, "
+                                    "cannot be loaded");
     error = cudaGetDeviceCount(&count);
     if (error == cudaErrorInsufficientDriver)
-        return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE,
-                                    "cuda: the driver is too old: it serves CUDA %d.%d, this backend was built with %d.%d",
-                                    driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return awqi_cuda_host->fail(
+            AWQ_ERROR_NO_DEVICE, "cuda: the driver is too old: it serves CUDA %d.%d, this backend was built with %d.%d",
+            driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
-        return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE, "cuda: there is a driver, but no GPU that it lets this process use");
+        return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE,
+                                    "cuda: there is a driver, but no GPU that it lets this process use");
     if (error == cudaSuccess) return AWQ_OK;
-    return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE, "cuda: the driver does not start: %s (%s)", cudaGetErrorString(error),
-                                cudaGetErrorName(error));
+    return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE, "cuda: the driver does not start: %s (%s)",
+                                cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 static cudaError_t attribute(int32_t id, enum cudaDeviceAttr which, int32_t *value)
@@ -94,9 +96,10 @@ static awq_status read_facts(struct cuda_device *device)
     info->last_level_cache_bytes = (uint64_t)cache;
     memcpy(info->name, properties.name, sizeof info->name - 1);
     if (facts->capability < LEAST_CAPABILITY)
-        return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE,
-                                    "cuda: device %d, %s, has compute capability %d.%d; 7.5 or later is needed; use the CPU",
-                                    device->id, info->name, major, minor);
+        return awqi_cuda_host->fail(
+            AWQ_ERROR_NO_DEVICE,
+            "cuda: device %d, %s, has compute capability %d.%d; 7.5 or later is needed; use the CPU", device->id,
+            info->name, major, minor);
     return AWQ_OK;
 }
 
@@ -111,7 +114,13 @@ static awq_status allow_shared_memory(const struct cuda_facts *facts)
 
 static void cuda_close(void *device)
 {
-    free(device);
+    int previous;
+    struct cuda_device *cuda = device;
+    if (cuda->blas != NULL && awqi_cuda_enter(cuda, &previous) == AWQ_OK) {
+        awqi_cuda_blas_close(cuda->blas);
+        awqi_cuda_leave(previous);
+    }
+    free(cuda);
 }
 
 static awq_status cuda_open(awq_context *context, int32_t device_id, void **device)
@@ -122,8 +131,8 @@ static awq_status cuda_open(awq_context *context, int32_t device_id, void **devi
     status = awqi_cuda_check(cudaGetDeviceCount(&count), "counting devices");
     if (status != AWQ_OK) return status;
     if (device_id >= count)
-        return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE, "cuda: device_id %d; there are %d devices, from 0 on", device_id,
-                                    count);
+        return awqi_cuda_host->fail(AWQ_ERROR_NO_DEVICE, "cuda: device_id %d; there are %d devices, from 0 on",
+                                    device_id, count);
     struct cuda_device *opened = calloc(1, sizeof *opened);
     if (opened == NULL) return awqi_cuda_host->fail(AWQ_ERROR_OUT_OF_MEMORY, "cuda: no memory for a device");
     awqi_cuda_seed_nonces();
@@ -133,6 +142,7 @@ static awq_status cuda_open(awq_context *context, int32_t device_id, void **devi
     if (status == AWQ_OK) status = awqi_cuda_enter(opened, &previous);
     if (status == AWQ_OK) {
         status = allow_shared_memory(&opened->facts);
+        if (status == AWQ_OK) awqi_cuda_blas_open(&opened->blas, opened->blas_missing, sizeof opened->blas_missing);
         awqi_cuda_leave(previous);
     }
     if (status != AWQ_OK) {
@@ -190,7 +200,8 @@ static awq_status cpu_only(const char *what)
     return awqi_cuda_host->fail(AWQ_ERROR_UNSUPPORTED, "cuda: %s runs on a CPU context in this version", what);
 }
 
-static awq_status cuda_accumulate(void *device, const awq_tensor *x, const float *weights, struct awqi_channel_sums *sums)
+static awq_status cuda_accumulate(void *device, const awq_tensor *x, const float *weights,
+                                  struct awqi_channel_sums *sums)
 {
     (void)device, (void)x, (void)weights, (void)sums;
     return cpu_only("calibration");
@@ -208,8 +219,8 @@ static awq_status cuda_quantize(void *device, struct awqi_quantize_job *job)
     return cpu_only("quantisation");
 }
 
-static awq_status cuda_product_norm(void *device, const float *x, int64_t rows, const float *delta, int64_t n, int64_t k,
-                                    double *sum)
+static awq_status cuda_product_norm(void *device, const float *x, int64_t rows, const float *delta, int64_t n,
+                                    int64_t k, double *sum)
 {
     (void)device, (void)x, (void)rows, (void)delta, (void)n, (void)k, (void)sum;
     return cpu_only("search");

@@ -1,5 +1,5 @@
-/* What moves and converts: tensors from one dtype or order to another, and x on its way into a product.  Each element is
- * read and written once, by one lane. */
+/* What moves and converts: tensors from one dtype or order to another, and x on its way into a product.  Each element
+ * is read and written once, by one lane. */
 #include "kernel.cuh"
 
 enum { THREADS = 256 };
@@ -69,7 +69,8 @@ cudaError_t awqi_cuda_convert(const cuda_array *src, const cuda_array *dst, int3
     c.size = src->dtype == dst->dtype ? bytes_of(src->dtype) : 0;
     if (c.count == 0) return cudaSuccess;
     const int64_t blocks = (c.count + THREADS - 1) / THREADS;
-    launch_config where = {dim3(static_cast<unsigned>(blocks < 65536 ? blocks : 65536)), dim3(THREADS), 0, stream, false};
+    launch_config where = {dim3(static_cast<unsigned>(blocks < 65536 ? blocks : 65536)), dim3(THREADS), 0, stream,
+                           false};
     return launch(where, convert_kernel, c);
 }
 

@@ -1,18 +1,19 @@
-/* gemm and marlin, the kernel they share: y[m][n] = sum over k of x[m][k] (q[n][k] - z[n][k/G]) s[n][k/G] on tensor cores, from 8 rows up.
+/* gemm and marlin, the kernel they share: y[m][n] = sum over k of x[m][k] (q[n][k] - z[n][k/G]) s[n][k/G] on tensor
+ * cores, from 8 rows up.
  *
- * Tiling    A tile of work is 128 columns by up to 64 tokens; 4 warps take 32 columns each and all its tokens.  Weights are the
- *           16-row operand of mma.m16n8k16, tokens the 8-column one, so a tile has as many columns of tokens as there are, in
- *           eights, and no step where a power of two ends: tokens are shared evenly among tiles, too.  A unit is one block of
- *           64 inputs of a tile; thread blocks take equal stripes of units (kernel.cuh).
- * Pipeline  A ring of 'stages' units, filled by cp.async: each warp its own codes and scales, all together x, [token][64] with its
- *           chunks of 16 bytes exclusive-ored by the token's number so that ldmatrix meets no bank twice.  One barrier a unit.
- * In flight Per thread block (stages - 1) units of 4 KiB of codes and up to 8 KiB of x.
- * Sums      Whole numbers q - z times x within a block of inputs in single precision, times s into the sum over blocks, so
- *           weights are never rounded; then over the stripes, in fixed order.
+ * Tiling    A tile of work is 128 columns by up to 64 tokens; 4 warps take 32 columns each and all its tokens.  Weights
+ * are the 16-row operand of mma.m16n8k16, tokens the 8-column one, so a tile has as many columns of tokens as there
+ * are, in eights, and no step where a power of two ends: tokens are shared evenly among tiles, too.  A unit is one
+ * block of 64 inputs of a tile; thread blocks take equal stripes of units (kernel.cuh). Pipeline  A ring of 'stages'
+ * units, filled by cp.async: each warp its own codes and scales, all together x, [token][64] with its chunks of 16
+ * bytes exclusive-ored by the token's number so that ldmatrix meets no bank twice.  One barrier a unit. In flight Per
+ * thread block (stages - 1) units of 4 KiB of codes and up to 8 KiB of x. Sums      Whole numbers q - z times x within
+ * a block of inputs in single precision, times s into the sum over blocks, so weights are never rounded; then over the
+ * stripes, in fixed order.
  *
- * gemm reads the layout cuda-block, with 4 or 8 bits.  marlin reads Marlin's tiles as they are on disk: a lane's part of the tile
- * of 16 columns j is word 4 lane + j of a row of 64 columns by 16 inputs, and rows of tiles are N / 64 such apart.
- * Limits: groups that are multiples of 16 inputs, or one for all; FP16 from 7.5, BF16 from 8.0. */
+ * gemm reads the layout cuda-block, with 4 or 8 bits.  marlin reads Marlin's tiles as they are on disk: a lane's part
+ * of the tile of 16 columns j is word 4 lane + j of a row of 64 columns by 16 inputs, and rows of tiles are N / 64 such
+ * apart. Limits: groups that are multiples of 16 inputs, or one for all; FP16 from 7.5, BF16 from 8.0. */
 #ifndef AWQ_CUDA_GEMM_CUH
 #define AWQ_CUDA_GEMM_CUH
 
@@ -74,7 +75,8 @@ DEVICE void fetch_codes(const cuda_weight &w, int32_t block, int32_t input, int 
     if constexpr (!S::MARLIN) {
         from += ((static_cast<int64_t>(block) * w.input_blocks + input) * 2 + half) * S::CODE_BYTES;
 #pragma unroll
-        for (int i = 0; i < S::CODE_BYTES / 512; i++) ptx::cp_async<16>(codes + (i * 32 + lane) * 16, from + (i * 32 + lane) * 16);
+        for (int i = 0; i < S::CODE_BYTES / 512; i++)
+            ptx::cp_async<16>(codes + (i * 32 + lane) * 16, from + (i * 32 + lane) * 16);
     } else {
 #pragma unroll
         for (int t = 0; t < 4; t++) {
@@ -136,7 +138,8 @@ DEVICE void words_of_lane(const unsigned char *codes, int j, int t, uint32_t (&w
     for (int i = 0; i < S::WORDS; i++) words[i] = all[at * S::WORDS + i];
 }
 
-/* x of one step of 16 inputs as operand B: two tiles of 8 tokens for each ldmatrix, whose matrices are its two halves. */
+/* x of one step of 16 inputs as operand B: two tiles of 8 tokens for each ldmatrix, whose matrices are its two halves.
+ */
 template <class S>
 DEVICE void load_tokens(const unsigned char *x, int t, int tiles, uint32_t (&b)[S::TILES][2])
 {
@@ -218,24 +221,32 @@ DEVICE void put(const float (&sums)[2][S::TILES][4], float *tile)
 #pragma unroll
         for (int i = 0; i < S::TILES; i++)
 #pragma unroll
-            for (int d = 0; d < 4; d++) mine[(8 * i + 2 * c + d % 2) * COLUMNS + 16 * j + g + d / 2 * 8] = sums[j][i][d];
+            for (int d = 0; d < 4; d++)
+                mine[(8 * i + 2 * c + d % 2) * COLUMNS + 16 * j + g + d / 2 * 8] = sums[j][i][d];
 }
 
 /* ---- the kernel.  Shared memory: the ring, and a tile of sums. */
 
 template <class S>
-static __global__ void __launch_bounds__(THREADS, S::TILES <= 2 ? 4 : 2) gemm_kernel(const __grid_constant__ cuda_product p)
+static __global__ void __launch_bounds__(THREADS, S::TILES == 1   ? 4
+                                                  : S::TILES == 2 ? 3
+                                                                  : 2)
+    gemm_kernel(const __grid_constant__ cuda_product p)
 {
     const int stages = p.config.stages, warp = static_cast<int>(threadIdx.x / 32);
     unsigned char *ring = shared_memory();
     float *tile = reinterpret_cast<float *>(ring + stages * S::STAGE_BYTES);
     const int32_t eights = (p.rows + 7) / 8, parts = (eights + S::TILES - 1) / S::TILES;
     const int32_t column_tiles = (p.w.column_blocks + 1) / 2;
-    const stripes work = {static_cast<int64_t>(column_tiles) * parts * p.w.input_blocks, p.config.blocks, p.partial, p.tickets,
-                          p.nonce};
+    const stripes work = {static_cast<int64_t>(column_tiles) * parts * p.w.input_blocks, p.config.blocks, p.partial,
+                          p.tickets, p.nonce};
     const int64_t begin = work.begin(blockIdx.x), end = work.begin(blockIdx.x + 1);
-    place next = {begin, end, static_cast<int32_t>(begin / p.w.input_blocks), static_cast<int32_t>(begin % p.w.input_blocks),
-                  p.w.input_blocks, parts};
+    place next = {begin,
+                  end,
+                  static_cast<int32_t>(begin / p.w.input_blocks),
+                  static_cast<int32_t>(begin % p.w.input_blocks),
+                  p.w.input_blocks,
+                  parts};
     place at = next;
 
     ptx::grid_wait();
@@ -243,7 +254,8 @@ static __global__ void __launch_bounds__(THREADS, S::TILES <= 2 ? 4 : 2) gemm_ke
     for (int i = 0; i < stages - 1; i++, next.next()) fetch<S>(p, next, ring + i * S::STAGE_BYTES);
     int now = 0, free = stages - 1;
     while (at.unit < end) {
-        const int32_t first = first_eight(eights, at.token_part(), parts), last = first_eight(eights, at.token_part() + 1, parts);
+        const int32_t first = first_eight(eights, at.token_part(), parts),
+                      last = first_eight(eights, at.token_part() + 1, parts);
         const int32_t columns = at.column_tile();
         const int64_t tile_begin = at.unit - at.input, tile_end = min(end, tile_begin + p.w.input_blocks);
         float sums[2][S::TILES][4] = {};
@@ -285,7 +297,8 @@ static gemm_function gemm_of_tokens(int32_t tokens)
 template <class T, bool marlin>
 static gemm_function gemm_of_type(int32_t bits, bool fine, int32_t tokens)
 {
-    if (bits == 4) return fine ? gemm_of_tokens<T, 4, true, marlin>(tokens) : gemm_of_tokens<T, 4, false, marlin>(tokens);
+    if (bits == 4)
+        return fine ? gemm_of_tokens<T, 4, true, marlin>(tokens) : gemm_of_tokens<T, 4, false, marlin>(tokens);
     return fine ? gemm_of_tokens<T, 8, true, marlin>(tokens) : gemm_of_tokens<T, 8, false, marlin>(tokens);
 }
 
@@ -300,8 +313,8 @@ template <bool marlin>
 static cudaError_t launch_gemm(const cuda_product *product, bool overlap, cudaStream_t stream)
 {
     const cuda_config &config = product->config;
-    launch_config where = {dim3(static_cast<unsigned>(config.blocks)), dim3(THREADS), static_cast<size_t>(config.shared_bytes),
-                           stream, overlap};
+    launch_config where = {dim3(static_cast<unsigned>(config.blocks)), dim3(THREADS),
+                           static_cast<size_t>(config.shared_bytes), stream, overlap};
     return launch(where, find_gemm<marlin>(config.dtype, product->w.bits, config.fine, config.token_rows), *product);
 }
 
@@ -311,7 +324,8 @@ static cudaError_t allow_gemm(size_t bytes)
     cudaError_t error = cudaSuccess;
     for (int which = 0; which < 32; which++) {
         cudaError_t result = allow_shared(
-            find_gemm<marlin>(which & 1 ? AWQ_F16 : AWQ_BF16, which & 2 ? 4 : 8, (which & 4) != 0, 8 << which / 8), bytes);
+            find_gemm<marlin>(which & 1 ? AWQ_F16 : AWQ_BF16, which & 2 ? 4 : 8, (which & 4) != 0, 8 << which / 8),
+            bytes);
         if (error == cudaSuccess) error = result;
     }
     return error;

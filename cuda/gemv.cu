@@ -1,17 +1,17 @@
 /* gemv: y[m][n] = sum over k of x[m][k] (q[n][k] - z[n][k/G]) s[n][k/G], few rows m, bound by reading the codes once.
  *
- * Tiling    A unit is a block of the layout cuda-block, 64 columns by 64 inputs, 2 KiB.  A thread block takes a stripe of
- *           consecutive units (kernel.cuh), which is one contiguous piece of memory; its 8 warps take them in turn.
- * Pipeline  Each warp has a ring of its own, 'stages' units deep, filled by cp.async: lanes read back what they copied, so
- *           the loop has no barrier of the block, and copies run on through the ends of columns.  x is rounded once, with its
+ * Tiling    A unit is a block of the layout cuda-block, 64 columns by 64 inputs, 2 KiB.  A thread block takes a stripe
+ * of consecutive units (kernel.cuh), which is one contiguous piece of memory; its 8 warps take them in turn. Pipeline
+ * Each warp has a ring of its own, 'stages' units deep, filled by cp.async: lanes read back what they copied, so the
+ * loop has no barrier of the block, and copies run on through the ends of columns.  x is rounded once, with its
  *           prologue, into shared memory, 'span' blocks of inputs at a time.
  * In flight stages - 1 units or more a warp: with 3 stages and two thread blocks a multiprocessor 64 KiB.
- * Sums      Whole numbers q - z times x within a group in single precision, times s into the sum over groups; then over the
- *           warps and over the stripes, in fixed order.
+ * Sums      Whole numbers q - z times x within a group in single precision, times s into the sum over groups; then over
+ * the warps and over the stripes, in fixed order.
  *
- * Two bodies.  tensor_body: FP16 from 7.5, BF16 from 8.0; weights are the 16-row operand of mma.m16n8k16, tokens the 8-column one,
- * so up to 8 rows cost what one does.  float_body: x stays in single precision; any device and type; 1 or 4 rows a sweep.
- * Limits: 4 bits; groups that are multiples of 16 inputs, or one for all. */
+ * Two bodies.  tensor_body: FP16 from 7.5, BF16 from 8.0; weights are the 16-row operand of mma.m16n8k16, tokens the
+ * 8-column one, so up to 8 rows cost what one does.  float_body: x stays in single precision; any device and type; 1 or
+ * 4 rows a sweep. Limits: 4 bits; groups that are multiples of 16 inputs, or one for all. */
 #include "kernel.cuh"
 
 enum { WARPS = 8, THREADS = 32 * WARPS, UNIT_BYTES = 2048, SETS_BYTES = SET_SCALES + 32 };
@@ -49,11 +49,10 @@ struct tensor_body {
     }
 
     /* x as operand B: for each block of inputs and pair of steps, four words a lane, which holds token lane / 4. */
-    static __device__ __forceinline__ void stage(const cuda_product &p, int64_t row, int32_t first, int32_t count, const float *factors,
-                                    unsigned char *x)
+    static __device__ __forceinline__ void stage(const cuda_product &p, int64_t row, int32_t first, int32_t count,
+                                                 const float *factors, unsigned char *x)
     {
-        const bool plain = p.x.dtype == dtype_of(T()) && p.norm.data == nullptr &&
-                           p.w.input_scale == nullptr &&
+        const bool plain = p.x.dtype == dtype_of(T()) && p.norm.data == nullptr && p.w.input_scale == nullptr &&
                            (reinterpret_cast<uintptr_t>(p.x.data) | static_cast<uintptr_t>(p.x.stride * 2)) % 4 == 0;
         uint32_t *words = reinterpret_cast<uint32_t *>(x);
         for (int i = static_cast<int>(threadIdx.x); i < count * 256; i += THREADS) {
@@ -66,7 +65,8 @@ struct tensor_body {
                 if (plain && k + 1 < p.w.inputs)
                     word = *reinterpret_cast<const uint32_t *>(static_cast<const T *>(p.x.data) + at * p.x.stride + k);
                 else
-                    word = pack_pair(load_input(p, at, k, factors[token]), load_input(p, at, k + 1, factors[token]), T());
+                    word =
+                        pack_pair(load_input(p, at, k, factors[token]), load_input(p, at, k + 1, factors[token]), T());
             }
             words[block * 256 + ((t / 2) * 32 + token * 4 + c) * 4 + t % 2 * 2 + half] = word;
         }
@@ -133,15 +133,14 @@ struct float_body {
             for (int m = 0; m < tokens; m++) sums[i][m] = 0.0f;
     }
 
-    static __device__ __forceinline__ void stage(const cuda_product &p, int64_t row, int32_t first, int32_t count, const float *factors,
-                                    unsigned char *x)
+    static __device__ __forceinline__ void stage(const cuda_product &p, int64_t row, int32_t first, int32_t count,
+                                                 const float *factors, unsigned char *x)
     {
         float *values = reinterpret_cast<float *>(x);
         for (int i = static_cast<int>(threadIdx.x); i < count * 64 * tokens; i += THREADS) {
             const int token = i / 64 % tokens, block = i / (64 * tokens);
-            values[i] = row + token < p.rows
-                            ? load_input(p, row + token, (first + block) * 64 + i % 64, factors[token])
-                            : 0.0f;
+            values[i] =
+                row + token < p.rows ? load_input(p, row + token, (first + block) * 64 + i % 64, factors[token]) : 0.0f;
         }
     }
 
@@ -185,7 +184,8 @@ struct float_body {
 #pragma unroll
                     for (int m = 0; m < tokens; m++)
 #pragma unroll
-                        for (int i = 0; i < 2; i++) sums[2 * j + i][m] = fmaf(scale[i], group[i][m], sums[2 * j + i][m]);
+                        for (int i = 0; i < 2; i++)
+                            sums[2 * j + i][m] = fmaf(scale[i], group[i][m], sums[2 * j + i][m]);
                 }
             }
         }
@@ -235,7 +235,8 @@ DEVICE void fetch(const cuda_weight &w, const cursor &at, unsigned char *slot)
 
 /* Shared memory: rings of the warps, x, a tile of sums for each warp, factors of the rows. */
 template <class Body, bool fine>
-static __global__ void __launch_bounds__(THREADS, Body::TOKENS == 4 ? 1 : 2) gemv_kernel(const __grid_constant__ cuda_product p)
+static __global__ void __launch_bounds__(THREADS, Body::TOKENS == 4 ? 1 : 2)
+    gemv_kernel(const __grid_constant__ cuda_product p)
 {
     const cuda_weight &w = p.w;
     const int warp = static_cast<int>(threadIdx.x / 32), stages = p.config.stages;
@@ -250,8 +251,8 @@ static __global__ void __launch_bounds__(THREADS, Body::TOKENS == 4 ? 1 : 2) gem
                           p.tickets + static_cast<int64_t>(blockIdx.y) * w.column_blocks, p.nonce};
     const int64_t begin = work.begin(blockIdx.x), end = work.begin(blockIdx.x + 1);
 
-    cursor next = {begin, end, static_cast<int32_t>(begin / w.input_blocks), static_cast<int32_t>(begin % w.input_blocks),
-                   w.input_blocks};
+    cursor next = {begin, end, static_cast<int32_t>(begin / w.input_blocks),
+                   static_cast<int32_t>(begin % w.input_blocks), w.input_blocks};
     next.skip(warp);
     for (int i = 0; i < stages; i++) {
         fetch<fine>(w, next, ring + i * slot_of<fine>::BYTES);
@@ -266,12 +267,13 @@ static __global__ void __launch_bounds__(THREADS, Body::TOKENS == 4 ? 1 : 2) gem
     __syncthreads();
 
     int slot = 0;
-    int64_t unit = begin + warp;               /* this warp's */
-    int32_t staged = 0, staged_end = 0;        /* blocks of inputs in shared memory */
+    int64_t unit = begin + warp;                /* this warp's */
+    int32_t staged = 0, staged_end = 0;         /* blocks of inputs in shared memory */
     for (int64_t first = begin; first < end;) { /* columns */
         const int32_t column = static_cast<int32_t>(first / w.input_blocks);
         const int32_t input = static_cast<int32_t>(first % w.input_blocks);
-        const int32_t input_end = static_cast<int32_t>(min(static_cast<int64_t>(w.input_blocks), input + (end - first)));
+        const int32_t input_end =
+            static_cast<int32_t>(min(static_cast<int64_t>(w.input_blocks), input + (end - first)));
         Body body;
         body.clear();
         for (int32_t part = input; part < input_end;) { /* as much of x as there is room for */
@@ -310,7 +312,8 @@ static __global__ void __launch_bounds__(THREADS, Body::TOKENS == 4 ? 1 : 2) gem
         __syncthreads();
         const int64_t column_begin = static_cast<int64_t>(column) * w.input_blocks;
         if (complete_tile(work, column, column_begin, w.input_blocks, tiles, size))
-            store_tile(p, tiles, 64, 64, column, row, static_cast<int>(min(p.rows - row, static_cast<int64_t>(Body::TOKENS))));
+            store_tile(p, tiles, 64, 64, column, row,
+                       static_cast<int>(min(p.rows - row, static_cast<int64_t>(Body::TOKENS))));
         __syncthreads();
         first += input_end - input;
     }

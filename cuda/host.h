@@ -7,24 +7,28 @@
 
 /* What choosing a configuration depends on, besides the product. */
 struct cuda_facts {
-    int32_t capability;             /* 10 * major + minor */
+    int32_t capability; /* 10 * major + minor */
     int32_t multiprocessors;
-    int32_t shared_block;           /* shared memory a block may have, in bytes */
-    int32_t shared_multiprocessor;  /* and all blocks of a multiprocessor */
+    int32_t shared_block;          /* shared memory a block may have, in bytes */
+    int32_t shared_multiprocessor; /* and all blocks of a multiprocessor */
 };
+
+struct cuda_blas;
 
 struct cuda_device {
     awq_context *context; /* borrowed: the context owns the device */
     int32_t id;
     awq_device_info info;
     struct cuda_facts facts;
+    struct cuda_blas *blas; /* NULL: missing, and why */
+    char blas_missing[256];
 };
 
 struct cuda_linear {
     struct cuda_weight weight;
-    void *memory;            /* of all its planes */
+    void *memory; /* of all its planes */
     uint64_t size_bytes;
-    int32_t kernel;          /* forced, or AWQ_KERNEL_AUTO */
+    int32_t kernel; /* forced, or AWQ_KERNEL_AUTO */
     const awq_tuning *tuning;
     awq_kernel_request request; /* all but rows and dtype */
 };
@@ -82,6 +86,24 @@ void awqi_cuda_plan_text(const struct cuda_config *config, char *text, size_t ca
 /* ---- store.c: weights to device memory */
 
 awq_status awqi_cuda_store(struct cuda_device *device, const struct awqi_linear_spec *spec, struct cuda_linear *linear);
+
+/* ---- cublaslt.c */
+
+/* y[rows][columns] = x[rows][inputs] w[columns][inputs]^T on the device, summed in single precision; pointers and
+ * strides in bytes are multiples of 16. */
+struct cuda_dense {
+    const void *w, *x;
+    void *y, *workspace;
+    uint64_t workspace_bytes;
+    int64_t rows, columns, inputs;
+    int64_t w_stride, x_stride, y_stride; /* in elements */
+    int32_t dtype, y_dtype;               /* of w and x, of y */
+};
+
+/* *blas is NULL where the library is missing, and 'missing' says why. */
+void awqi_cuda_blas_open(struct cuda_blas **blas, char *missing, size_t capacity);
+void awqi_cuda_blas_close(struct cuda_blas *blas);
+awq_status awqi_cuda_blas_product(struct cuda_blas *blas, const struct cuda_dense *dense, cudaStream_t stream);
 
 /* ---- linear.c */
 

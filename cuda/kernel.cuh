@@ -1,4 +1,5 @@
-/* What the kernels share: numbers of any dtype, codes to matrix fragments, the two ends of a product, stripes of work. */
+/* What the kernels share: numbers of any dtype, codes to matrix fragments, the two ends of a product, stripes of work.
+ */
 #ifndef AWQ_CUDA_KERNEL_CUH
 #define AWQ_CUDA_KERNEL_CUH
 
@@ -54,15 +55,25 @@ DEVICE uint32_t pack_pair(float low, float high, __nv_bfloat16)
     return bits_as<uint32_t>(__floats2bfloat162_rn(low, high));
 }
 
+DEVICE float2 unpack_pair(uint32_t pair, __half)
+{
+    return __half22float2(bits_as<__half2>(pair));
+}
+
+DEVICE float2 unpack_pair(uint32_t pair, __nv_bfloat16)
+{
+    return __bfloat1622float2(bits_as<__nv_bfloat162>(pair));
+}
+
 /* ---- codes to fragments
  *
- * A word of four bits a code holds for a lane (g = lane / 4, c = lane % 4), one tile of 16 columns and one step of 16 inputs, in
- * fields of four bits from the lowest on: (g, 2c) (g, 2c+8) (g+8, 2c) (g+8, 2c+8) and the same with 2c+1, 2c+9.  So the
- * masks below pick the registers of an mma's A operand, in the order 0, 2, 1, 3.
+ * A word of four bits a code holds for a lane (g = lane / 4, c = lane % 4), one tile of 16 columns and one step of 16
+ * inputs, in fields of four bits from the lowest on: (g, 2c) (g, 2c+8) (g+8, 2c) (g+8, 2c+8) and the same with 2c+1,
+ * 2c+9.  So the masks below pick the registers of an mma's A operand, in the order 0, 2, 1, 3.
  *
- * What comes out are the whole numbers q - z, exact in either type: 1024 | q are the bits of the FP16 number 1024 + q and
- * 1024 | 16 q those of 1024 + 16 q; 128 | q those of the BF16 number 128 + q.  The scale is applied to the sums of a group, so that
- * no weight is ever rounded. */
+ * What comes out are the whole numbers q - z, exact in either type: 1024 | q are the bits of the FP16 number 1024 + q
+ * and 1024 | 16 q those of 1024 + 16 q; 128 | q those of the BF16 number 128 + q.  The scale is applied to the sums of
+ * a group, so that no weight is ever rounded. */
 
 /* What a zero point takes away: the constants of the low and the high field of each byte. */
 struct offsets {
@@ -149,8 +160,8 @@ DEVICE void fragment_of(const uint32_t (&words)[1], offsets row, offsets row8, u
 
 /* ---- the near end: x, normalised and divided */
 
-/* 1 / sqrt(mean of squares + epsilon) of a row, the same for all lanes of a warp: each lane adds every 32nd square, and lanes
- * are added pairwise. */
+/* 1 / sqrt(mean of squares + epsilon) of a row, the same for all lanes of a warp: each lane adds every 32nd square, and
+ * lanes are added pairwise. */
 DEVICE float norm_factor(const cuda_product &p, int64_t row)
 {
     float sum = 0.0f;
@@ -192,8 +203,8 @@ DEVICE void store_output(const cuda_product &p, int64_t row, int32_t o, float su
     store_float(p.y.data, p.y.dtype, row * p.y.stride + o, sum);
 }
 
-/* A tile of sums in shared memory, tile[token * pitch + column], column 0 being the first of block 'block' of columns: tokens
- * row .. row + tokens - 1 of it go to y. */
+/* A tile of sums in shared memory, tile[token * pitch + column], column 0 being the first of block 'block' of columns:
+ * tokens row .. row + tokens - 1 of it go to y. */
 DEVICE void store_tile(const cuda_product &p, const float *tile, int pitch, int columns, int32_t block, int64_t row,
                        int tokens)
 {
@@ -210,9 +221,9 @@ DEVICE void store_tile(const cuda_product &p, const float *tile, int pitch, int 
 
 /* ---- stripes
  *
- * Work is a row of units, those of one column of blocks next to each other.  Each thread block takes an equal stripe of it, so all
- * multiprocessors end together whatever the shape.  A column whose units fall to several stripes is summed by the block that
- * arrives last, always in the order of the stripes: who is last does not show in the bits. */
+ * Work is a row of units, those of one column of blocks next to each other.  Each thread block takes an equal stripe of
+ * it, so all multiprocessors end together whatever the shape.  A column whose units fall to several stripes is summed
+ * by the block that arrives last, always in the order of the stripes: who is last does not show in the bits. */
 
 struct stripes {
     int64_t units;
@@ -233,8 +244,9 @@ struct stripes {
     }
 };
 
-/* Count in on a ticket; true for the last of 'count', which leaves the ticket blank for the next run.  A ticket that does not carry
- * the nonce of this run counts as blank, so tickets need no initialisation.  One lane calls it, between barriers. */
+/* Count in on a ticket; true for the last of 'count', which leaves the ticket blank for the next run.  A ticket that
+ * does not carry the nonce of this run counts as blank, so tickets need no initialisation.  One lane calls it, between
+ * barriers. */
 DEVICE bool arrives_last(uint64_t *ticket, uint64_t nonce, uint32_t count)
 {
     uint64_t seen = 0;
@@ -247,9 +259,9 @@ DEVICE bool arrives_last(uint64_t *ticket, uint64_t nonce, uint32_t count)
     }
 }
 
-/* Complete the sums of column 'column', tile[size] in shared memory, whose units begin at 'unit' and are 'count': true when they
- * are whole, and otherwise they are left to the block that arrives later.  A barrier has made the tile visible before; one follows
- * inside when the tile changes. */
+/* Complete the sums of column 'column', tile[size] in shared memory, whose units begin at 'unit' and are 'count': true
+ * when they are whole, and otherwise they are left to the block that arrives later.  A barrier has made the tile
+ * visible before; one follows inside when the tile changes. */
 DEVICE bool complete_tile(const stripes &work, int64_t column, int64_t unit, int64_t count, float *tile, int size)
 {
     const int32_t first = work.of(unit), last = work.of(unit + count - 1);
@@ -294,8 +306,8 @@ DEVICE void wait_for_copies(int groups)
     }
 }
 
-/* Scales and zero points of 64 columns for one block of inputs, as a warp keeps them in shared memory: one set, or where groups
- * end inside a block one for each step of 16 inputs. */
+/* Scales and zero points of 64 columns for one block of inputs, as a warp keeps them in shared memory: one set, or
+ * where groups end inside a block one for each step of 16 inputs. */
 enum { SET_SCALES = 256 };
 
 template <int bits, bool fine>
@@ -310,7 +322,8 @@ DEVICE void fetch_sets(const cuda_weight &w, int32_t column, int32_t input, unsi
         const int64_t block = static_cast<int64_t>(group) * w.column_blocks + column;
         unsigned char *set = sets + t * (SET_SCALES + 8 * bits);
         if (lane < chunks)
-            ptx::cp_async<16>(set + 16 * lane, static_cast<const unsigned char *>(w.scales) + (block * chunks + lane) * 16);
+            ptx::cp_async<16>(set + 16 * lane,
+                              static_cast<const unsigned char *>(w.scales) + (block * chunks + lane) * 16);
         else if (lane >= 16 && lane < 16 + zero_chunks && w.zeros != nullptr)
             ptx::cp_async<16>(set + SET_SCALES + 16 * (lane - 16),
                               static_cast<const unsigned char *>(w.zeros) + (block * zero_chunks + lane - 16) * 16);
@@ -328,12 +341,13 @@ DEVICE uint32_t zero_of_lane(const cuda_weight &w, const unsigned char *set, int
     return words[2 * g + i / 4] >> 8 * (i % 4 / 2 + 2 * (i % 2)) & 255u;
 }
 
-/* The scale of the lane's column g + 8 i.  Marlin places the scales of a single group for lanes that end with neighbouring
- * columns: of 32 columns, column c at 8 (c % 8 / 2) + 2 (c / 8) + c % 2. */
+/* The scale of the lane's column g + 8 i.  Marlin places the scales of a single group for lanes that end with
+ * neighbouring columns: of 32 columns, column c at 8 (c % 8 / 2) + 2 (c / 8) + c % 2. */
 DEVICE float scale_of_lane(const cuda_weight &w, const unsigned char *set, int i)
 {
     const int g = static_cast<int>(threadIdx.x % 32 / 4);
-    return load_float(set, w.scale_dtype, w.single_scales ? 32 * (i / 4) + 8 * (g / 2) + 2 * (i % 4) + g % 2 : 8 * g + i);
+    return load_float(set, w.scale_dtype,
+                      w.single_scales ? 32 * (i / 4) + 8 * (g / 2) + 2 * (i % 4) + g % 2 : 8 * g + i);
 }
 
 #endif /* AWQ_CUDA_KERNEL_CUH */

@@ -14,10 +14,21 @@ static const char *kernel_name(int32_t kernel)
     return kernel >= 0 && kernel < (int32_t)(sizeof names / sizeof *names) ? names[kernel] : "unknown";
 }
 
-static awq_status check_kernel(const struct cuda_linear *linear)
+/* Whether a kernel takes the weight on this very device. */
+static bool takes(const struct cuda_device *device, const struct cuda_linear *linear, int32_t kernel, int32_t dtype,
+                  const char **reason)
+{
+    if (!awqi_cuda_takes(&linear->weight, kernel, dtype, reason)) return false;
+    if (kernel != AWQ_KERNEL_DEQUANT || device->blas != NULL) return true;
+    *reason = device->blas_missing;
+    return false;
+}
+
+static awq_status check_kernel(const struct cuda_device *device, const struct cuda_linear *linear)
 {
     const char *reason;
-    if (linear->kernel == AWQ_KERNEL_AUTO || awqi_cuda_takes(&linear->weight, linear->kernel, AWQ_F16, &reason))
+    if (linear->kernel == AWQ_KERNEL_AUTO || takes(device, linear, linear->kernel, AWQ_F16, &reason) ||
+        takes(device, linear, linear->kernel, AWQ_BF16, &reason))
         return AWQ_OK;
     return awqi_cuda_host->fail(AWQ_ERROR_UNSUPPORTED, "cuda: kernel %s (%d) does not take this weight: %s",
                                 kernel_name(linear->kernel), linear->kernel, reason);
@@ -52,7 +63,7 @@ awq_status awqi_cuda_linear_prepare(void *device, const struct awqi_linear_spec 
     awq_status status = awqi_cuda_enter(device, &previous);
     if (status == AWQ_OK) {
         status = awqi_cuda_store(device, spec, linear);
-        if (status == AWQ_OK) status = check_kernel(linear);
+        if (status == AWQ_OK) status = check_kernel(device, linear);
         awqi_cuda_leave(previous);
     }
     if (status != AWQ_OK) {
@@ -89,8 +100,8 @@ struct choice {
     char text[1024];
 };
 
-/* For x of 'x_dtype'.  The table of the core and tunings know the weight's shape only; a kernel that cannot take how it is
- * stored gives way to the reference. */
+/* For x of 'x_dtype'.  The table of the core and tunings know the weight's shape only; a kernel that cannot take how it
+ * is stored, or that misses its library, gives way to one that can. */
 static void choose(const struct cuda_device *device, const struct cuda_linear *linear, int32_t x_dtype, int64_t rows,
                    bool explain, struct choice *choice)
 {
@@ -111,9 +122,10 @@ static void choose(const struct cuda_device *device, const struct cuda_linear *l
                                           sizeof choice->text, NULL) != AWQ_OK)
             choice->kernel = AWQ_KERNEL_REFERENCE;
     }
-    const char *unfit;
-    if (!awqi_cuda_takes(&linear->weight, choice->kernel, dtype, &unfit)) {
-        choice->kernel = AWQ_KERNEL_REFERENCE;
+    const char *unfit, *other;
+    if (!takes(device, linear, choice->kernel, dtype, &unfit)) {
+        const bool many = choice->kernel == AWQ_KERNEL_DEQUANT && takes(device, linear, AWQ_KERNEL_GEMM, dtype, &other);
+        choice->kernel = many ? AWQ_KERNEL_GEMM : AWQ_KERNEL_REFERENCE;
         choice->reason = unfit;
     }
 }
@@ -143,39 +155,49 @@ int32_t awqi_cuda_linear_choose(void *device, const void *prepared, int64_t rows
     awqi_cuda_plan_text(&config, plan, sizeof plan);
     if (choice.reason != NULL)
         snprintf(text, sizeof text, "%s: taken: %s\n%s\n", kernel_name(choice.kernel), choice.reason, plan);
-    else
-        snprintf(text, sizeof text, "%s%s\n", choice.text, plan);
+    else snprintf(text, sizeof text, "%s%s\n", choice.text, plan);
     copy_text(text, buffer, capacity, length);
     return choice.kernel;
 }
 
-/* ---- running */
+/* The kernels, as bits, that are chosen for some batch of up to 'max_rows' rows of x.  Tables and tunings change their
+ * mind once on the way from one power of two to the next, if at all. */
+static uint32_t chosen_kernels(const struct cuda_device *device, const struct cuda_linear *linear, int32_t x_dtype,
+                               int64_t max_rows)
+{
+    uint32_t kernels = 0;
+    for (int64_t rows = 1;; rows = awqi_min64(2 * rows, max_rows)) {
+        struct choice choice;
+        choose(device, linear, x_dtype, rows, false, &choice);
+        kernels |= 1u << choice.kernel;
+        if (rows == max_rows) return kernels;
+    }
+}
 
-/* Enough for any dtype of x and for fewer rows, too: what a plan needs grows with the rows between the batch sizes at which
- * its tiles change. */
+/* Enough for any dtype of x and for fewer rows, too: what a plan needs grows with the rows between the batch sizes at
+ * which its tiles change. */
 uint64_t awqi_cuda_linear_workspace(void *device, const void *prepared, int64_t max_rows)
 {
-    static const int32_t dtypes[] = {AWQ_F16, AWQ_BF16, AWQ_F32};
-    static const int64_t changes[] = {1, 8, 16, 32};
+    static const int32_t x_dtypes[] = {AWQ_F16, AWQ_BF16, AWQ_F32};
     const struct cuda_device *cuda = device;
     const struct cuda_linear *linear = prepared;
     uint64_t most = 0;
-    for (int i = 0; i < 3; i++)
-        for (size_t j = 0; j <= sizeof changes / sizeof *changes; j++) {
-            const int64_t rows = j < sizeof changes / sizeof *changes ? changes[j] : max_rows;
-            if (rows > max_rows) continue;
-            struct cuda_config config;
-            for (int32_t kernel = AWQ_KERNEL_REFERENCE; kernel <= AWQ_KERNEL_DEQUANT; kernel++) {
-                const char *reason;
-                if (linear->kernel != AWQ_KERNEL_AUTO && linear->kernel != kernel) continue;
-                if (!awqi_cuda_takes(&linear->weight, kernel, dtypes[i], &reason)) continue;
-                awqi_cuda_plan(&cuda->facts, &linear->weight, kernel, dtypes[i], rows, &config);
+    for (int i = 0; i < 3; i++) {
+        const int32_t dtype = awqi_cuda_compute_dtype(&cuda->facts, linear->request.activation, x_dtypes[i]);
+        const uint32_t kernels = chosen_kernels(cuda, linear, x_dtypes[i], max_rows);
+        for (int32_t kernel = 0; kernel <= AWQ_KERNEL_DEQUANT; kernel++)
+            for (int64_t rows = 1; kernels >> kernel & 1u; rows = awqi_min64(2 * rows, max_rows)) {
+                struct cuda_config config;
+                awqi_cuda_plan(&cuda->facts, &linear->weight, kernel, dtype, rows, &config);
                 const uint64_t bytes = awqi_cuda_plan_workspace(&config);
                 if (bytes > most) most = bytes;
+                if (rows == max_rows) break;
             }
-        }
+    }
     return most;
 }
+
+/* ---- running */
 
 static atomic_uint_fast64_t nonces;
 
@@ -214,9 +236,10 @@ static struct cuda_view view_of(const awq_tensor *tensor, int64_t row, int64_t s
     struct cuda_view view = {NULL, stride, AWQ_F32};
     if (tensor == NULL) return view;
     int64_t offset = 0;
-    for (int32_t i = tensor->ndim - 1; i-- > 0; row /= tensor->shape[i]) offset += row % tensor->shape[i] * tensor->strides[i];
-    view.data = (unsigned char *)tensor->data + tensor->byte_offset +
-                offset * (int64_t)awqi_cuda_element_size(tensor->dtype);
+    for (int32_t i = tensor->ndim - 1; i-- > 0; row /= tensor->shape[i])
+        offset += row % tensor->shape[i] * tensor->strides[i];
+    view.data =
+        (unsigned char *)tensor->data + tensor->byte_offset + offset * (int64_t)awqi_cuda_element_size(tensor->dtype);
     view.dtype = tensor->dtype;
     return view;
 }
@@ -224,46 +247,87 @@ static struct cuda_view view_of(const awq_tensor *tensor, int64_t row, int64_t s
 /* Whether rows of x can be copied 16 bytes at a time and are what the product wants. */
 static bool is_ready(const struct cuda_product *product)
 {
-    return product->x.dtype == product->config.dtype && product->norm.data == NULL && product->w.input_scale == NULL &&
+    return (product->rows == 1 || product->x.stride >= product->w.inputs) &&
+           product->x.dtype == product->config.dtype && product->norm.data == NULL && product->w.input_scale == NULL &&
            ((uintptr_t)product->x.data | (uintptr_t)(product->x.stride * 2)) % 16 == 0 && product->w.inputs % 8 == 0;
 }
 
-static cudaError_t launch_product(const struct cuda_device *device, const struct cuda_product *product, cudaStream_t stream)
+/* A dense product.  Into y itself where nothing follows it, else into sums that another kernel finishes. */
+static awq_status run_dense(const struct cuda_device *device, const struct cuda_product *product, cudaStream_t stream)
+{
+    const struct cuda_config *config = &product->config;
+    const struct cuda_weight *w = &product->w;
+    const int64_t width = (int64_t)w->input_blocks * CUDA_BLOCK, columns = (int64_t)w->column_blocks * CUDA_BLOCK;
+    const int64_t y_stride = product->rows > 1 ? product->y.stride : w->outputs;
+    const bool direct = w->bias == NULL && product->residual.data == NULL && !w->gated &&
+                        (product->y.dtype == config->dtype || product->y.dtype == AWQ_F32) &&
+                        ((uintptr_t)product->y.data | (uintptr_t)(y_stride * 2)) % 16 == 0 && w->outputs % 8 == 0 &&
+                        y_stride >= w->outputs;
+    struct cuda_dense dense;
+    memset(&dense, 0, sizeof dense);
+    dense.w = w->storage == CUDA_DENSE ? w->codes : product->dense;
+    dense.x = config->staged ? product->staged : product->x.data;
+    dense.y = direct ? product->y.data : (void *)product->partial;
+    dense.workspace = product->tickets;
+    dense.workspace_bytes = config->ticket_bytes;
+    dense.rows = product->rows;
+    dense.columns = direct ? w->outputs : columns;
+    dense.inputs = config->staged ? width : w->inputs;
+    dense.w_stride = width;
+    dense.x_stride = config->staged ? width : product->rows > 1 ? product->x.stride : w->inputs;
+    dense.y_stride = direct ? y_stride : columns;
+    dense.dtype = config->dtype;
+    dense.y_dtype = direct ? product->y.dtype : AWQ_F32;
+    awq_status status = awqi_cuda_blas_product(device->blas, &dense, stream);
+    return status == AWQ_OK && !direct ? awqi_cuda_check(awqi_cuda_finish(product, stream), "starting a kernel")
+                                       : status;
+}
+
+static awq_status launch_product(const struct cuda_device *device, const struct cuda_product *product,
+                                 cudaStream_t stream)
 {
     const bool overlap = device->facts.capability >= 90;
+    const int32_t kernel = product->config.kernel;
     cudaError_t error = cudaSuccess;
-    switch (product->config.kernel) {
-    case AWQ_KERNEL_GEMV: return awqi_cuda_gemv(product, overlap, stream);
-    case AWQ_KERNEL_GEMM:
-    case AWQ_KERNEL_MARLIN:
-        if (product->config.staged) error = awqi_cuda_stage(product, overlap, stream);
-        if (error != cudaSuccess) return error;
-        return product->config.kernel == AWQ_KERNEL_GEMM ? awqi_cuda_gemm(product, overlap, stream)
-                                                         : awqi_cuda_marlin(product, overlap, stream);
-    default: return awqi_cuda_reference(product, stream);
+    if (product->config.staged &&
+        (kernel == AWQ_KERNEL_GEMM || kernel == AWQ_KERNEL_MARLIN || kernel == AWQ_KERNEL_DEQUANT))
+        error = awqi_cuda_stage(product, overlap, stream);
+    if (error != cudaSuccess) return awqi_cuda_check(error, "starting a kernel");
+    switch (kernel) {
+    case AWQ_KERNEL_GEMV: error = awqi_cuda_gemv(product, overlap, stream); break;
+    case AWQ_KERNEL_GEMM: error = awqi_cuda_gemm(product, overlap, stream); break;
+    case AWQ_KERNEL_MARLIN: error = awqi_cuda_marlin(product, overlap, stream); break;
+    case AWQ_KERNEL_DEQUANT: return run_dense(device, product, stream);
+    default: error = awqi_cuda_reference(product, stream); break;
     }
+    return awqi_cuda_check(error, "starting a kernel");
 }
 
 /* Rows that follow each other evenly, as many to a launch as the plan has it. */
-static cudaError_t run_rows(const struct cuda_device *device, const struct cuda_product *product, cudaStream_t stream)
+static awq_status run_rows(const struct cuda_device *device, const struct cuda_product *product, cudaStream_t stream)
 {
     const int32_t step = product->config.launch_rows;
-    cudaError_t error = cudaSuccess;
-    for (int32_t row = 0; row < product->rows && error == cudaSuccess; row += (int32_t)awqi_min64(step, product->rows - row)) {
+    awq_status status = AWQ_OK;
+    if (product->config.kernel == AWQ_KERNEL_DEQUANT && product->w.storage != CUDA_DENSE)
+        status = awqi_cuda_check(awqi_cuda_dequant(product, stream), "starting a kernel");
+    for (int32_t row = 0; row < product->rows && status == AWQ_OK;
+         row += (int32_t)awqi_min64(step, product->rows - row)) {
         struct cuda_product part;
         awqi_cuda_rows(product, row, step, &part);
         part.nonce = next_nonce();
         part.config.staged = !is_ready(&part);
-        error = launch_product(device, &part, stream);
+        status = launch_product(device, &part, stream);
     }
-    return error;
+    return status;
 }
 
 static void use_workspace(struct cuda_product *product, void *workspace)
 {
     const struct cuda_config *config = &product->config;
-    unsigned char *partial = (unsigned char *)workspace + awqi_cuda_align(config->staged_bytes);
+    unsigned char *dense = (unsigned char *)workspace + awqi_cuda_align(config->staged_bytes);
+    unsigned char *partial = dense + awqi_cuda_align(config->dense_bytes);
     product->staged = workspace;
+    product->dense = dense;
     product->partial = (float *)(void *)partial;
     product->tickets = (uint64_t *)(void *)(partial + awqi_cuda_align(config->partial_bytes));
 }
@@ -294,7 +358,7 @@ awq_status awqi_cuda_linear_run(void *device, const void *prepared, const struct
         product.x = view_of(job->x, row, x_stride);
         product.y = view_of(job->y, row, y_stride);
         product.residual = view_of(job->residual, row, residual_stride);
-        status = awqi_cuda_check(run_rows(cuda, &product, job->stream), "starting a kernel");
+        status = run_rows(cuda, &product, job->stream);
     }
     awqi_cuda_leave(previous);
     return status;

@@ -1,22 +1,24 @@
 /* Descriptions to configurations: pure functions, tested without a device.
  *
- * Shared memory decides most: a ring of weights deep enough that, over all blocks of a multiprocessor, about 32 KiB are under way
- * (what a multiprocessor of an H200 must have outstanding at its bandwidth and latency; others need less), and beside it room
- * for x and for the sums. */
+ * Shared memory decides most: a ring of weights deep enough that, over all blocks of a multiprocessor, about 32 KiB are
+ * under way (what a multiprocessor of an H200 must have outstanding at its bandwidth and latency; others need less),
+ * and beside it room for x and for the sums. */
 #include "host.h"
 
 #include <stdio.h>
 
 enum {
-    SET_BYTES = 256,      /* scales of 64 columns, of any dtype */
-    STEP_ZEROS = 8,       /* bytes of zero points of 64 columns per bit of a code */
+    SET_BYTES = 256,       /* scales of 64 columns, of any dtype */
+    STEP_ZEROS = 8,        /* bytes of zero points of 64 columns per bit of a code */
     BLOCK_RESERVED = 1024, /* shared memory that the driver keeps of each block */
     GEMV_WARPS = 8,
-    GEMV_SPAN = 24,       /* blocks of inputs: x of 1536 inputs at a time */
-    GEMV_SWEEPS = 16,     /* of one launch */
+    GEMV_SPAN = 24,   /* blocks of inputs: x of 1536 inputs at a time */
+    GEMV_SWEEPS = 16, /* of one launch */
     GEMM_WARPS = 4,
     GEMM_COLUMNS = 128,
     GEMM_STAGES = 6,
+    DEQUANT_ROWS = 2048,
+    DEQUANT_WORKSPACE = 32 << 20, /* what NVIDIA advises for Hopper */
 };
 
 int32_t awqi_cuda_compute_dtype(const struct cuda_facts *facts, int32_t activation, int32_t x_dtype)
@@ -41,8 +43,16 @@ bool awqi_cuda_takes(const struct cuda_weight *weight, int32_t kernel, int32_t d
         else if (dtype == AWQ_F32) *reason = "activations in single precision do not fit tensor cores";
         break;
     case AWQ_KERNEL_MARLIN:
-        if (weight->storage != CUDA_MARLIN_TILES) *reason = "it reads the layout marlin only, which is made when it is forced";
+        if (weight->storage != CUDA_MARLIN_TILES)
+            *reason = "it reads the layout marlin only, which is made when it is forced";
         else if (dtype == AWQ_F32) *reason = "activations in single precision do not fit tensor cores";
+        break;
+    case AWQ_KERNEL_DEQUANT:
+        if (dtype == AWQ_F32) *reason = "activations in single precision do not fit tensor cores";
+        else if (weight->storage == CUDA_DENSE && weight->scale_dtype != dtype)
+            *reason = "the dense weight is of another type than the activations";
+        else if (weight->storage != CUDA_DENSE && weight->storage != CUDA_BLOCKS)
+            *reason = "it reads the layout cuda-block only";
         break;
     default: *reason = "it is not in this version"; break;
     }
@@ -110,7 +120,7 @@ static void plan_gemm(const struct cuda_facts *facts, const struct cuda_weight *
     for (;; tokens /= 2) { /* less than two stages is no ring */
         stage = gemm_stage(weight, config->fine, tokens);
         sums = tokens * GEMM_COLUMNS * (int32_t)sizeof(float);
-        for (resident = tokens <= 16 ? 4 : 2; resident >= 1; resident /= 2) {
+        for (resident = tokens == 8 ? 4 : tokens == 16 ? 3 : 2; resident >= 1; resident /= 2) { /* as registers allow */
             const int64_t room =
                 least(facts->shared_block, facts->shared_multiprocessor / resident - BLOCK_RESERVED) - sums;
             config->stages = (int32_t)least(GEMM_STAGES, room / stage);
@@ -122,10 +132,24 @@ static void plan_gemm(const struct cuda_facts *facts, const struct cuda_weight *
     config->token_rows = tokens;
     config->shared_bytes = config->stages * stage + sums;
     const int64_t tiles = ceil_div(weight->column_blocks, 2) * ceil_div(ceil_div(rows, 8), tokens / 8);
-    config->blocks = (int32_t)least(ceil_div(tiles * weight->input_blocks, 4), (int64_t)resident * facts->multiprocessors);
+    config->blocks =
+        (int32_t)least(ceil_div(tiles * weight->input_blocks, 4), (int64_t)resident * facts->multiprocessors);
     config->staged_bytes = (uint64_t)(rows * weight->input_blocks * CUDA_BLOCK) * 2u;
     config->partial_bytes = (uint64_t)(2 * (int64_t)config->blocks * tokens * GEMM_COLUMNS) * sizeof(float);
     config->ticket_bytes = (uint64_t)tiles * sizeof(uint64_t);
+}
+
+/* Rows in batches, so that the sums of all columns stay within bounds. */
+static void plan_dequant(const struct cuda_weight *weight, int64_t rows, struct cuda_config *config)
+{
+    const int64_t batch = least(rows, DEQUANT_ROWS), columns = (int64_t)weight->column_blocks * CUDA_BLOCK;
+    const uint64_t inputs = (uint64_t)weight->input_blocks * CUDA_BLOCK;
+    config->tensor_cores = true;
+    config->launch_rows = DEQUANT_ROWS;
+    config->staged_bytes = (uint64_t)batch * inputs * 2u;
+    config->dense_bytes = weight->storage == CUDA_DENSE ? 0 : (uint64_t)columns * inputs * 2u;
+    config->partial_bytes = (uint64_t)(batch * columns) * sizeof(float);
+    config->ticket_bytes = DEQUANT_WORKSPACE;
 }
 
 void awqi_cuda_plan(const struct cuda_facts *facts, const struct cuda_weight *weight, int32_t kernel, int32_t dtype,
@@ -138,21 +162,25 @@ void awqi_cuda_plan(const struct cuda_facts *facts, const struct cuda_weight *we
     config->fine = weight->groups > 1 && weight->group_size % CUDA_BLOCK != 0;
     if (kernel == AWQ_KERNEL_GEMV) plan_gemv(facts, weight, rows, config);
     if (kernel == AWQ_KERNEL_GEMM || kernel == AWQ_KERNEL_MARLIN) plan_gemm(facts, weight, rows, config);
+    if (kernel == AWQ_KERNEL_DEQUANT) plan_dequant(weight, rows, config);
 }
 
 uint64_t awqi_cuda_plan_workspace(const struct cuda_config *config)
 {
-    return awqi_cuda_align(config->staged_bytes) + awqi_cuda_align(config->partial_bytes) + awqi_cuda_align(config->ticket_bytes);
+    return awqi_cuda_align(config->staged_bytes) + awqi_cuda_align(config->dense_bytes) +
+           awqi_cuda_align(config->partial_bytes) + awqi_cuda_align(config->ticket_bytes);
 }
 
 void awqi_cuda_plan_text(const struct cuda_config *config, char *text, size_t capacity)
 {
     static const char *const dtypes[] = {[AWQ_F32] = "F32", [AWQ_F16] = "F16", [AWQ_BF16] = "BF16"};
     if (config->blocks == 0) {
-        snprintf(text, capacity, "runs as: one warp per output");
+        snprintf(text, capacity, "runs as: %s",
+                 config->kernel == AWQ_KERNEL_DEQUANT ? "a product of dense matrices by cuBLASLt"
+                                                      : "one warp per output");
         return;
     }
     snprintf(text, capacity, "runs as: %s on %s, %d rows a tile, %d stripes, %d stages, %d bytes of shared memory",
-             dtypes[config->dtype], config->tensor_cores ? "tensor cores" : "single-precision arithmetic", config->token_rows,
-             config->blocks, config->stages, config->shared_bytes);
+             dtypes[config->dtype], config->tensor_cores ? "tensor cores" : "single-precision arithmetic",
+             config->token_rows, config->blocks, config->stages, config->shared_bytes);
 }

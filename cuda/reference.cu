@@ -4,8 +4,8 @@
  *     sum[n] = sum over k of x'[k] W[n][k],  W[n][k] = (q[n][k] - z) s
  *     y[n]   = sum[n] + bias[n] + residual[n], or silu(sum[gate]) sum[up] in place of sum[n]
  *
- * Tiling    A warp computes one output of up to 4 rows; lanes take every 32nd input and are added pairwise.  Single precision.
- * Limits    none: any bits, group size, shape and dtype.  It unpacks codes one by one and is slow. */
+ * Tiling    A warp computes one output of up to 4 rows; lanes take every 32nd input and are added pairwise.  Single
+ * precision. Limits    none: any bits, group size, shape and dtype.  It unpacks codes one by one and is slow. */
 #include "kernel.cuh"
 
 enum { ROWS = 4, WARPS = 4 };
@@ -27,10 +27,8 @@ DEVICE int code_in_tiles(const cuda_weight &w, int64_t column, int32_t k)
     const int lane = c % 8 * 4 + kk % 8 / 2, high = c / 8, right = kk / 8, odd = kk % 2;
     const int words = w.bits / 4; /* of a lane's part of a tile */
     int64_t tile;
-    if (w.storage == CUDA_BLOCKS)
-        tile = ((column / 64 * w.input_blocks + k / 64) * 4 + j) * 128 + lane * 4 + t;
-    else
-        tile = (static_cast<int64_t>(k / 16) * w.column_blocks + column / 64) * 128 + lane * 4 + j;
+    if (w.storage == CUDA_BLOCKS) tile = ((column / 64 * w.input_blocks + k / 64) * 4 + j) * 128 + lane * 4 + t;
+    else tile = (static_cast<int64_t>(k / 16) * w.column_blocks + column / 64) * 128 + lane * 4 + j;
     const uint32_t *codes = static_cast<const uint32_t *>(w.codes) + tile * words;
     if (w.bits == 4) return codes[0] >> 4 * (2 * high + right + 4 * odd) & 15;
     return codes[high] >> 8 * (right + 2 * odd) & 255;
@@ -38,7 +36,7 @@ DEVICE int code_in_tiles(const cuda_weight &w, int64_t column, int32_t k)
 
 DEVICE float weight_at(const cuda_weight &w, int64_t column, int32_t k)
 {
-    if (w.storage == CUDA_DENSE) return load_float(w.codes, w.scale_dtype, column * w.inputs + k);
+    if (w.storage == CUDA_DENSE) return load_float(w.codes, w.scale_dtype, column * w.input_blocks * 64 + k);
     const int32_t group = min(k / w.group_size, w.groups - 1);
     int zero = 1 << (w.bits - 1);
     if (w.storage == CUDA_ROWS) {
@@ -66,7 +64,8 @@ static __global__ void __launch_bounds__(32 * WARPS) reference_kernel(const __gr
     if (output >= p.w.outputs) return;
     const int64_t column = p.w.gated ? output / 32 * 64 + output % 32 : output;
     float factors[ROWS], sums[ROWS] = {}, ups[ROWS] = {};
-    for (int i = 0; i < ROWS; i++) factors[i] = p.norm.data != nullptr && row + i < p.rows ? norm_factor(p, row + i) : 1.0f;
+    for (int i = 0; i < ROWS; i++)
+        factors[i] = p.norm.data != nullptr && row + i < p.rows ? norm_factor(p, row + i) : 1.0f;
     for (int32_t k = lane; k < p.w.inputs; k += 32) {
         const float weight = weight_at(p.w, column, k), up = p.w.gated ? weight_at(p.w, column + 32, k) : 0.0f;
         for (int i = 0; i < ROWS && row + i < p.rows; i++) {
@@ -91,8 +90,8 @@ cudaError_t awqi_cuda_reference(const cuda_product *product, cudaStream_t stream
     cuda_product part = *product;
     for (int32_t row = 0; row < product->rows; row += static_cast<int32_t>(most)) {
         awqi_cuda_rows(product, row, static_cast<int32_t>(most), &part);
-        launch_config where = {dim3(outputs, (static_cast<unsigned>(part.rows) + ROWS - 1) / ROWS), dim3(32 * WARPS), 0, stream,
-                               false};
+        launch_config where = {dim3(outputs, (static_cast<unsigned>(part.rows) + ROWS - 1) / ROWS), dim3(32 * WARPS), 0,
+                               stream, false};
         cudaError_t error = launch(where, reference_kernel, part);
         if (error != cudaSuccess) return error;
     }

@@ -1,4 +1,4 @@
-/* Weights to device memory: permuted and widened on the host where the kernels want that, laid out by the core, copied up. */
+/* Weights to device memory: permuted and widened on the host where kernels want that, laid out by the core, copied. */
 #include "host.h"
 
 #include <stdlib.h>
@@ -17,7 +17,7 @@ static int64_t stored_rows(int64_t n, bool gated)
     return gated ? awqi_ceil_div(n / 2, 32) * 64 : n;
 }
 
-/* ---- a weight like another, with its rows in order, its codes 4 bits wide if they were narrower, and no input scale */
+/* ---- a weight like another, with its rows in order, its codes at least 4 bits wide, and no input scale */
 
 static int code_at(const uint8_t *row, int64_t i, int32_t bits)
 {
@@ -39,8 +39,8 @@ static void shadow_row(const awq_weight *weight, int64_t from, struct awq_weight
     const size_t scales = (size_t)weight->groups * awqi_cuda_element_size(weight->scale_dtype);
     const uint8_t *codes = weight->codes + (uint64_t)from * weight->row_bytes;
     uint8_t *widened = shadow->codes + (uint64_t)to * shadow->row_bytes;
-    memcpy((unsigned char *)shadow->scales + (size_t)to * scales, (const unsigned char *)weight->scales + (size_t)from * scales,
-           scales);
+    memcpy((unsigned char *)shadow->scales + (size_t)to * scales,
+           (const unsigned char *)weight->scales + (size_t)from * scales, scales);
     if (shadow->bits == weight->bits) memcpy(widened, codes, weight->row_bytes);
     else
         for (int64_t i = 0; i < weight->k; i++)
@@ -102,10 +102,11 @@ static awq_status store_planes(const struct upload *planes, int count, struct cu
 }
 
 /* Rows of a matrix in device memory, in the order they are stored; rows of zeros are left as they are. */
-static cudaError_t place_rows(const awq_tensor *tensor, int64_t columns, bool gated, void *to, int32_t dtype)
+static cudaError_t place_rows(const awq_tensor *tensor, int64_t columns, bool gated, void *to, int64_t pitch,
+                              int32_t dtype)
 {
     const int64_t n = tensor->shape[0], piece = gated ? 32 : n;
-    struct cuda_array src = {.dtype = tensor->dtype}, dst = {.strides = {columns, 1}, .dtype = dtype};
+    struct cuda_array src = {.dtype = tensor->dtype}, dst = {.strides = {pitch, 1}, .dtype = dtype};
     src.strides[0] = tensor->strides[0];
     src.strides[1] = tensor->ndim > 1 ? tensor->strides[1] : 0;
     cudaError_t error = cudaSuccess;
@@ -115,7 +116,7 @@ static cudaError_t place_rows(const awq_tensor *tensor, int64_t columns, bool ga
         const int64_t shape[] = {awqi_min64(piece, end - from), columns};
         src.data = (unsigned char *)tensor->data + tensor->byte_offset +
                    from * tensor->strides[0] * (int64_t)awqi_cuda_element_size(tensor->dtype);
-        dst.data = (unsigned char *)to + row * columns * (int64_t)awqi_cuda_element_size(dtype);
+        dst.data = (unsigned char *)to + row * pitch * (int64_t)awqi_cuda_element_size(dtype);
         error = awqi_cuda_convert(&src, &dst, 2, shape, NULL);
     }
     return error;
@@ -125,7 +126,7 @@ static awq_status store_bias(const struct awqi_linear_spec *spec, const struct c
 {
     if (spec->bias == NULL) return AWQ_OK;
     cudaError_t error = cudaMemset(bias, 0, (size_t)view->column_blocks * CUDA_BLOCK * sizeof *bias);
-    if (error == cudaSuccess) error = place_rows(spec->bias, 1, view->gated, bias, AWQ_F32);
+    if (error == cudaSuccess) error = place_rows(spec->bias, 1, view->gated, bias, 1, AWQ_F32);
     if (error == cudaSuccess) error = cudaStreamSynchronize(NULL);
     return awqi_cuda_check(error, "copying a bias");
 }
@@ -171,8 +172,8 @@ static awq_status store_rows(const struct awqi_linear_spec *spec, struct awq_wei
     return store_planes(planes, PLANES, linear);
 }
 
-static awq_status store_packed(struct cuda_device *device, const struct awqi_linear_spec *spec, struct awq_weight *shadow,
-                               struct cuda_linear *linear, float **bias)
+static awq_status store_packed(struct cuda_device *device, const struct awqi_linear_spec *spec,
+                               struct awq_weight *shadow, struct cuda_linear *linear, float **bias)
 {
     struct cuda_weight *view = &linear->weight;
     const bool marlin = view->storage == CUDA_MARLIN_TILES, own_scales = shadow->scale_dtype == AWQ_F32;
@@ -183,11 +184,12 @@ static awq_status store_packed(struct cuda_device *device, const struct awqi_lin
     if (own_scales) {
         packing.scale_dtype = AWQ_F16;
         packing.scales = blank = calloc((size_t)(shadow->n * shadow->groups), 2);
-        if (blank == NULL) return awqi_cuda_host->fail(AWQ_ERROR_OUT_OF_MEMORY, "cuda: no memory for a copy of a weight");
+        if (blank == NULL)
+            return awqi_cuda_host->fail(AWQ_ERROR_OUT_OF_MEMORY, "cuda: no memory for a copy of a weight");
     }
     awq_tensor codes, scales, zeros = {0};
-    awq_status status = awqi_cuda_host->pack(device->context, &packing, marlin ? AWQ_LAYOUT_MARLIN : AWQ_LAYOUT_CUDA_BLOCK,
-                                             &packed);
+    awq_status status =
+        awqi_cuda_host->pack(device->context, &packing, marlin ? AWQ_LAYOUT_MARLIN : AWQ_LAYOUT_CUDA_BLOCK, &packed);
     if (status == AWQ_OK) status = awqi_cuda_host->get_plane(packed, 0, NULL, &codes);
     if (status == AWQ_OK) status = awqi_cuda_host->get_plane(packed, 1, NULL, &scales);
     if (status == AWQ_OK && !shadow->symmetric) status = awqi_cuda_host->get_plane(packed, 2, NULL, &zeros);
@@ -195,8 +197,8 @@ static awq_status store_packed(struct cuda_device *device, const struct awqi_lin
         const int64_t groups = scales.shape[0], columns = scales.shape[1];
         view->groups = (int32_t)groups;
         view->column_blocks = (int32_t)(columns / CUDA_BLOCK);
-        view->input_blocks = (int32_t)(marlin ? awqi_ceil_div(shadow->k, CUDA_BLOCK)
-                                              : codes.shape[1] / (2 * shadow->bits * CUDA_BLOCK));
+        view->input_blocks =
+            (int32_t)(marlin ? awqi_ceil_div(shadow->k, CUDA_BLOCK) : codes.shape[1] / (2 * shadow->bits * CUDA_BLOCK));
         view->scale_dtype = own_scales ? AWQ_F32 : scales.dtype;
         view->single_scales = marlin && groups == 1 && !own_scales;
         if (own_scales) placed = place_scales(shadow, groups, columns);
@@ -256,16 +258,17 @@ static awq_status store_dense(const struct awqi_linear_spec *spec, struct cuda_l
     view->column_blocks = (int32_t)awqi_ceil_div(stored_rows(dense->shape[0], view->gated), CUDA_BLOCK);
     view->input_blocks = (int32_t)awqi_ceil_div(view->inputs, CUDA_BLOCK);
     const uint64_t columns = (uint64_t)view->column_blocks * CUDA_BLOCK;
+    const int64_t pitch = (int64_t)view->input_blocks * CUDA_BLOCK;
     void *values = NULL;
     float *bias = NULL;
     const struct upload planes[] = {
-        {NULL, columns * (uint64_t)view->inputs * size, &values},
+        {NULL, columns * (uint64_t)pitch * size, &values},
         {NULL, spec->bias != NULL ? columns * sizeof *bias : 0, (void **)&bias},
     };
     awq_status status = store_planes(planes, 2, linear);
     if (status == AWQ_OK) {
-        cudaError_t error = cudaMemset(values, 0, (size_t)columns * (size_t)view->inputs * size);
-        if (error == cudaSuccess) error = place_rows(dense, view->inputs, view->gated, values, dense->dtype);
+        cudaError_t error = cudaMemset(values, 0, (size_t)columns * (size_t)pitch * size);
+        if (error == cudaSuccess) error = place_rows(dense, view->inputs, view->gated, values, pitch, dense->dtype);
         if (error == cudaSuccess) error = cudaStreamSynchronize(NULL);
         status = awqi_cuda_check(error, "copying a dense weight");
     }
@@ -281,8 +284,8 @@ awq_status awqi_cuda_store(struct cuda_device *device, const struct awqi_linear_
     const int64_t k = spec->weight != NULL ? spec->weight->k : spec->dense->shape[1];
     enum { MOST = 1 << 24 }; /* so that no count of blocks, tiles or bytes of a row overflows */
     if (n > MOST || k > MOST)
-        return awqi_cuda_host->fail(AWQ_ERROR_UNSUPPORTED, "cuda: a weight [%lld][%lld]; %d by %d is the most", (long long)n,
-                                    (long long)k, (int)MOST, (int)MOST);
+        return awqi_cuda_host->fail(AWQ_ERROR_UNSUPPORTED, "cuda: a weight [%lld][%lld]; %d by %d is the most",
+                                    (long long)n, (long long)k, (int)MOST, (int)MOST);
     linear->weight.gated = (spec->flags & AWQ_LINEAR_SILU_MUL) != 0;
     linear->weight.inputs = (int32_t)k;
     linear->weight.outputs = (int32_t)(linear->weight.gated ? n / 2 : n);

@@ -61,8 +61,8 @@ static void pack_host(const awq_tensor *tensor, unsigned char *packed, bool unpa
     }
 }
 
-/* One side lies on the host.  Bytes travel as they are, in order; strides are undone on the host, types converted on the
- * device. */
+/* One side lies on the host.  Bytes travel as they are, in order; strides are undone on the host, types converted on
+ * the device. */
 static awq_status copy_across(const awq_tensor *src, awq_tensor *dst, cudaStream_t stream)
 {
     const awq_tensor *on_host = src->device_type == AWQ_DEVICE_CPU ? src : dst;
@@ -96,11 +96,13 @@ awq_status awqi_cuda_copy(void *device, const awq_tensor *src, awq_tensor *dst, 
     const awq_tensor *both[] = {src, dst};
     for (int i = 0; i < 2; i++)
         if (both[i]->device_type == AWQ_DEVICE_CUDA && both[i]->device_id != cuda->id)
-            return awqi_cuda_host->fail(AWQ_ERROR_INVALID, "awq_tensor_copy: %s is on device %d, the context on device %d",
+            return awqi_cuda_host->fail(AWQ_ERROR_INVALID,
+                                        "awq_tensor_copy: %s is on device %d, the context on device %d",
                                         i == 0 ? "src" : "dst", both[i]->device_id, cuda->id);
     if (src->device_type == AWQ_DEVICE_CPU && dst->device_type == AWQ_DEVICE_CPU)
-        return awqi_cuda_host->fail(AWQ_ERROR_INVALID, "awq_tensor_copy: both tensors are in host memory; copy them with a "
-                                                       "CPU context");
+        return awqi_cuda_host->fail(AWQ_ERROR_INVALID,
+                                    "awq_tensor_copy: both tensors are in host memory; copy them with a "
+                                    "CPU context");
     if (elements_of(src) == 0) return AWQ_OK;
     int previous;
     awq_status status = awqi_cuda_enter(cuda, &previous);

@@ -72,12 +72,26 @@ static const char *unpackable(const awq_kernel_request *request)
     return grouped && request->group_size % CUDA_STEP != 0 ? "the group size is no multiple of 16" : NULL;
 }
 
+/* Rows from which dequantising first and then a product by cuBLASLt takes less time than gemm.  Writing and reading
+ * the dense weight moves 2.5 bytes a weight more, and gemm reaches a share e of cuBLASLt's rate F, so with a
+ * bandwidth B that is 2.5 F / (2 B (1/e - 1)).  F / B is near 200 on most of these devices; e is what instructions of
+ * warps (mma.sync) can reach where larger ones exist.  Predicted from published rates, not measured: a tuning takes
+ * the place of this. */
+static int64_t cuda_crossover(int32_t capability)
+{
+    const double flops_per_byte = 200.0;
+    const double share = capability < 90 || capability >= 120 ? 0.85 : capability == 90 ? 0.6 : 0.3;
+    return (int64_t)(2.5 * flops_per_byte / (2.0 * (1.0 / share - 1.0)));
+}
+
 static int32_t choose_cuda(const awq_device_info *device, const awq_kernel_request *request)
 {
     const bool single = stays_single(device, request);
+    if (request->bits == 16 && !single) return AWQ_KERNEL_DEQUANT;
     if (unpackable(request) != NULL) return AWQ_KERNEL_REFERENCE;
-    if (request->bits == 8) return single ? AWQ_KERNEL_REFERENCE : AWQ_KERNEL_GEMM;
-    return single || request->rows <= CUDA_GEMV_ROWS ? AWQ_KERNEL_GEMV : AWQ_KERNEL_GEMM;
+    if (request->bits == 8 && single) return AWQ_KERNEL_REFERENCE;
+    if (single || (request->bits < 8 && request->rows <= CUDA_GEMV_ROWS)) return AWQ_KERNEL_GEMV;
+    return request->rows < cuda_crossover(device->compute_capability) ? AWQ_KERNEL_GEMM : AWQ_KERNEL_DEQUANT;
 }
 
 static void explain_cuda(const awq_device_info *device, const awq_kernel_request *request, reason reasons[KERNELS])
@@ -110,7 +124,14 @@ static void explain_cuda(const awq_device_info *device, const awq_kernel_request
     snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons,
              capability == 90 ? "not in this version" : "for compute capability 9.0, not %d.%d", capability / 10,
              capability % 10);
-    snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons, "not in this version");
+    const long long crossover = (long long)cuda_crossover(capability);
+    snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons,
+             single                ? "cuBLASLt would not keep these activations as precise as they are"
+             : request->bits == 16 ? "a product of dense matrices by cuBLASLt"
+             : why != NULL         ? why
+             : rows < crossover    ? "%lld rows; unpacking the weight first pays from %lld on"
+                                   : "%lld rows; unpacking the weight first pays from %lld on, by prediction",
+             rows, crossover);
 }
 
 /* ---- both */

@@ -151,7 +151,9 @@ static void cuda_kernels_are_chosen_from_a_table(void **state)
         {4, AWQ_F16, 0, 128, 1, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
         {4, AWQ_F16, 0, 128, 8, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
         {4, AWQ_F16, 0, 128, 9, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
-        {4, AWQ_F16, 0, 128, 4096, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, 0, 128, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, 0, 128, 4096, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT},
+        {4, AWQ_BF16, 0, 128, 4096, AWQ_KERNEL_GEMV, AWQ_KERNEL_DEQUANT},
         {4, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
         {4, AWQ_BF16, 0, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMM},
         {4, AWQ_F32, 0, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
@@ -163,7 +165,9 @@ static void cuda_kernels_are_chosen_from_a_table(void **state)
         {8, AWQ_F16, 0, 128, 1, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
         {8, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_GEMM},
         {8, AWQ_F32, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
-        {16, AWQ_F16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
+        {16, AWQ_F16, 0, 128, 1, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT},
+        {16, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_DEQUANT},
+        {32, AWQ_F16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
     };
     awq_device_info device = cpu();
     device.device_type = AWQ_DEVICE_CUDA;
@@ -181,7 +185,8 @@ static void cuda_kernels_are_chosen_from_a_table(void **state)
             assert_int_equal(kernel, capabilities[i] < 80 ? table[j].on_75 : table[j].later);
             for (int32_t k = AWQ_KERNEL_REFERENCE; k <= AWQ_KERNEL_DEQUANT; k++) {
                 char verdict[64];
-                snprintf(verdict, sizeof verdict, "%s: %s: ", awq_kernel_name(k), k == kernel ? "taken" : "passed over");
+                snprintf(verdict, sizeof verdict, "%s: %s: ", awq_kernel_name(k),
+                         k == kernel ? "taken" : "passed over");
                 assert_non_null(strstr(text, verdict));
             }
         }

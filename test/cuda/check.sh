@@ -1,6 +1,6 @@
 #!/bin/sh
-# The CUDA kernels on this machine's GPU, then again under each tool of compute-sanitizer where that is installed.  Exit status 77
-# with a reason where there is no GPU.
+# The CUDA kernels on this machine's GPU, then again under each tool of compute-sanitizer where that is installed.  Exit
+# status 77 with a reason where there is no GPU.
 set -u
 cd "$(dirname "$0")/../.."
 AWQ_CUDA_BACKEND=$(realpath "${BUILD:-build}/libawq_cuda.so")

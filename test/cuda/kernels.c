@@ -2,9 +2,9 @@
  *
  *     kernels [-s SEED] [TEST]
  *
- * Weights are made from random codes, scales and zero points, which the reference below reads as they were made.  All that a
- * kernel writes lies between margins that must survive; the workspace is filled with noise before each run.  Exit status 77
- * with a reason where there is no device. */
+ * Weights are made from random codes, scales and zero points, which the reference below reads as they were made.  All
+ * that a kernel writes lies between margins that must survive; the workspace is filled with noise before each run. Exit
+ * status 77 with a reason where there is no device. */
 #include "internal.h"
 
 #include <inttypes.h>
@@ -53,7 +53,7 @@ struct product {
     bool symmetric, input_scale, bias, residual, norm, gated, odd_rows;
     uint8_t *codes, *zeros;
     float *scales, *dense, *input_scales, *biases, *residuals, *norms, *x; /* as F32, already rounded to their dtype */
-    double *expected, *tolerance; /* [rows][outputs] */
+    double *expected, *tolerance;                                          /* [rows][outputs] */
 };
 
 static const double EPSILON = 1e-5;
@@ -89,8 +89,8 @@ static void product_fill(struct product *p)
 
 static void product_free(struct product *p)
 {
-    void *arrays[] = {p->codes, p->zeros, p->scales, p->dense, p->input_scales, p->biases, p->residuals, p->norms, p->x,
-                      p->expected, p->tolerance};
+    void *arrays[] = {p->codes,     p->zeros, p->scales, p->dense,    p->input_scales, p->biases,
+                      p->residuals, p->norms, p->x,      p->expected, p->tolerance};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
 }
 
@@ -109,17 +109,21 @@ static void input_row(const struct product *p, int64_t row, double *values)
         squares += values[j] * values[j];
     }
     const double factor = p->norm ? 1.0 / sqrt(squares / (double)p->k + EPSILON) : 1.0;
-    for (int64_t j = 0; j < p->k; j++) values[j] *= (p->norm ? factor * (double)p->norms[j] : 1.0) / (double)p->input_scales[j];
+    for (int64_t j = 0; j < p->k; j++)
+        values[j] *= (p->norm ? factor * (double)p->norms[j] : 1.0) / (double)p->input_scales[j];
 }
 
 /* What one rounding of x may cost: nothing where it already has the kernel's type. */
 static double input_error(const struct product *p)
 {
     const bool changed = p->norm || p->input_scale;
-    const bool exact = p->activation == AWQ_ACTIVATION_EXACT || (p->x_dtype == AWQ_F32 && p->activation == AWQ_ACTIVATION_DEFAULT);
+    const bool exact =
+        p->activation == AWQ_ACTIVATION_EXACT || (p->x_dtype == AWQ_F32 && p->activation == AWQ_ACTIVATION_DEFAULT);
     if (exact || p->kernel == AWQ_KERNEL_REFERENCE) return changed ? 0x1p-21 : 0.0;
     if (p->x_dtype == AWQ_F32) return 0x1p-8;
-    return changed ? (p->x_dtype == AWQ_F16 ? 0x1p-11 : 0x1p-8) + 0x1p-20 : 0.0;
+    const double rounding = (p->x_dtype == AWQ_F16 ? 0x1p-11 : 0x1p-8) + 0x1p-20;
+    const bool rounds_weights = p->kernel == AWQ_KERNEL_DEQUANT && p->bits < 16;
+    return (changed ? rounding : 0.0) + (rounds_weights ? rounding : 0.0);
 }
 
 static double dot(const struct product *p, int64_t row, const double *x, double *tolerance)
@@ -149,7 +153,8 @@ static void product_expect(struct product *p)
             if (p->gated) {
                 double up_tolerance, up = dot(p, p->outputs + j, x, &up_tolerance), gate = value / (1.0 + exp(-value));
                 /* The slope of silu stays below 1.1. */
-                tolerance = 1.1 * tolerance * (fabs(up) + up_tolerance) + fabs(gate) * up_tolerance + 0x1p-20 * fabs(gate * up);
+                tolerance =
+                    1.1 * tolerance * (fabs(up) + up_tolerance) + fabs(gate) * up_tolerance + 0x1p-20 * fabs(gate * up);
                 value = gate * up;
             }
             if (p->residual) value += (double)p->residuals[i * p->outputs + j];
@@ -208,10 +213,12 @@ static struct buffer buffer_create(const void *values, uint64_t bytes)
 /* Whether the margins are whole; copies what is between them to 'values' unless that is NULL. */
 static bool buffer_destroy(struct buffer *buffer, void *values)
 {
-    unsigned char *image = array((int64_t)buffer->bytes + 2 * MARGIN, 1), *memory = (unsigned char *)buffer->memory - MARGIN;
+    unsigned char *image = array((int64_t)buffer->bytes + 2 * MARGIN, 1),
+                  *memory = (unsigned char *)buffer->memory - MARGIN;
     from_device(image, memory, buffer->bytes + 2 * MARGIN);
     bool whole = true;
-    for (int i = 0; i < MARGIN; i++) whole &= image[i] == CANARY && image[MARGIN + buffer->bytes + (uint64_t)i] == CANARY;
+    for (int i = 0; i < MARGIN; i++)
+        whole &= image[i] == CANARY && image[MARGIN + buffer->bytes + (uint64_t)i] == CANARY;
     if (values != NULL) memcpy(values, image + MARGIN, buffer->bytes);
     awq_context_free(device, memory);
     free(image);
@@ -283,13 +290,13 @@ static awq_status product_linear(const struct product *p, awq_linear **linear)
     return status;
 }
 
-/* y in rows of 'pitch' elements; what lies behind each row is noise that must stay.  False when a margin was written. */
+/* y in rows of 'pitch' elements; what lies behind each row is noise that must stay.  False when a margin was written.
+ */
 static bool product_run(const awq_linear *linear, const struct product *p, int64_t pitch, void *y)
 {
     const int64_t x_pitch = p->odd_rows ? p->k + 1 : p->k;
     float *x_rows = array(p->rows * x_pitch, sizeof *x_rows);
-    for (int64_t i = 0; i < p->rows; i++)
-        memcpy(x_rows + i * x_pitch, p->x + i * p->k, (size_t)p->k * sizeof *x_rows);
+    for (int64_t i = 0; i < p->rows; i++) memcpy(x_rows + i * x_pitch, p->x + i * p->k, (size_t)p->k * sizeof *x_rows);
     struct buffer x = buffer_of_floats(p->x_dtype, x_rows, p->rows * x_pitch);
     struct buffer residual = buffer_of_floats(AWQ_BF16, p->residuals, p->rows * p->outputs);
     struct buffer norm = buffer_of_floats(AWQ_BF16, p->norms, p->k);
@@ -323,13 +330,14 @@ static bool product_run(const awq_linear *linear, const struct product *p, int64
 static void product_text(const struct product *p, char *text, size_t capacity)
 {
     snprintf(text, capacity,
-             "kernel %s, activation %d, %" PRId64 " rows of %s to [%" PRId64 "][%" PRId64 "] %s of %d bits, scales %s, groups of "
+             "kernel %s, activation %d, %" PRId64 " rows of %s to [%" PRId64 "][%" PRId64
+             "] %s of %d bits, scales %s, groups of "
              "%" PRId64 "%s%s%s%s%s%s%s, y %s",
              awq_kernel_name(p->kernel), p->activation, p->rows, awq_dtype_name(p->x_dtype), p->n, p->k,
              p->bits >= 16 ? "dense" : "", p->bits, awq_dtype_name(p->weight_dtype), p->group_size,
              p->symmetric ? ", symmetric" : "", p->input_scale ? ", input scale" : "", p->bias ? ", bias" : "",
-             p->residual ? ", residual" : "", p->norm ? ", norm" : "", p->gated ? ", gated" : "", p->odd_rows ? ", odd rows" : "",
-             awq_dtype_name(p->y_dtype));
+             p->residual ? ", residual" : "", p->norm ? ", norm" : "", p->gated ? ", gated" : "",
+             p->odd_rows ? ", odd rows" : "", awq_dtype_name(p->y_dtype));
 }
 
 static bool product_check(const struct product *p, const void *y, const unsigned char *before, int64_t pitch)
@@ -343,8 +351,8 @@ static bool product_check(const struct product *p, const void *y, const unsigned
             const double difference = fabs((double)value - p->expected[i * p->outputs + j]);
             if (difference <= p->tolerance[i * p->outputs + j]) continue;
             if (wrong++ < 4)
-                printf("    y[%" PRId64 "][%" PRId64 "] is %g, not %g; %g off where %g is allowed\n", i, j, (double)value,
-                       p->expected[i * p->outputs + j], difference, p->tolerance[i * p->outputs + j]);
+                printf("    y[%" PRId64 "][%" PRId64 "] is %g, not %g; %g off where %g is allowed\n", i, j,
+                       (double)value, p->expected[i * p->outputs + j], difference, p->tolerance[i * p->outputs + j]);
         }
         if (memcmp((const unsigned char *)y + (size_t)(i * pitch + p->outputs) * size,
                    before + (size_t)(i * pitch + p->outputs) * size, (size_t)(pitch - p->outputs) * size) != 0 &&
@@ -406,8 +414,9 @@ static void draw_rest(struct product *p)
 }
 
 /* One kernel over shapes, groups, types and batch sizes, the other properties drawn. */
-static void sweep(int32_t kernel, const int64_t (*shapes)[2], size_t shape_count, const int64_t *batches, size_t batch_count,
-                  const int32_t *bits, size_t bits_count, const int32_t *x_dtypes, size_t dtype_count)
+static void sweep(int32_t kernel, const int64_t (*shapes)[2], size_t shape_count, const int64_t *batches,
+                  size_t batch_count, const int32_t *bits, size_t bits_count, const int32_t *x_dtypes,
+                  size_t dtype_count)
 {
     static const int64_t group_sizes[] = {128, 32, 64, 16, 48, 0};
     static const int32_t scale_dtypes[] = {AWQ_F16, AWQ_BF16, AWQ_F16, AWQ_F32};
@@ -420,11 +429,13 @@ static void sweep(int32_t kernel, const int64_t (*shapes)[2], size_t shape_count
                     p.x_dtype = x_dtypes[t];
                     p.group_size = group_sizes[draw(6)];
                     p.weight_dtype = scale_dtypes[draw(4)];
-                    if (p.group_size == 0 || (kernel == AWQ_KERNEL_MARLIN && p.k % p.group_size != 0)) p.group_size = p.k;
+                    if (p.group_size == 0 || (kernel == AWQ_KERNEL_MARLIN && p.k % p.group_size != 0))
+                        p.group_size = p.k;
                     if (kernel == AWQ_KERNEL_REFERENCE && draw(3) == 0) p.group_size = 20;
                     if (bits[b] == 16) p.weight_dtype = x_dtypes[t] == AWQ_BF16 ? AWQ_BF16 : AWQ_F16;
                     if (bits[b] == 32) p.weight_dtype = AWQ_F32;
-                    if (p.x_dtype == AWQ_BF16 && capability < 80 && kernel != AWQ_KERNEL_REFERENCE && kernel != AWQ_KERNEL_GEMV)
+                    if (p.x_dtype == AWQ_BF16 && capability < 80 && kernel != AWQ_KERNEL_REFERENCE &&
+                        kernel != AWQ_KERNEL_GEMV)
                         continue;
                     draw_rest(&p);
                     run_case(&p);
@@ -468,6 +479,13 @@ static void test_marlin(void)
     SWEEP(AWQ_KERNEL_MARLIN, shapes, batches, bits, halves);
 }
 
+static void test_dequant(void)
+{
+    static const int64_t shapes[][2] = {{64, 64}, {200, 1000}, {130, 391}}, batches[] = {3, 65};
+    static const int32_t bits[] = {4, 8, 16};
+    SWEEP(AWQ_KERNEL_DEQUANT, shapes, batches, bits, halves);
+}
+
 static void test_auto(void)
 {
     static const int64_t shapes[][2] = {{100, 200}}, batches[] = {1, 12};
@@ -480,11 +498,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*function)(void);
-    } tests[] = {{"reference", test_reference},
-                 {"gemv", test_gemv},
-                 {"gemm", test_gemm},
-                 {"marlin", test_marlin},
-                 {"auto", test_auto}};
+    } tests[] = {{"reference", test_reference}, {"gemv", test_gemv},       {"gemm", test_gemm},
+                 {"marlin", test_marlin},       {"dequant", test_dequant}, {"auto", test_auto}};
     for (int option; (option = getopt(argc, argv, "s:")) != -1;)
         if (option == 's') seed = strtoull(optarg, NULL, 0);
         else return 2;

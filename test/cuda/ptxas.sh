@@ -9,9 +9,9 @@ trap 'rm -f "$output"' EXIT
 failed=0
 for source in cuda/*.cu; do
     for arch in "$@"; do
-        "${NVCC:-nvcc}" -std=c++17 -Iinclude -Icuda ${NVCCFLAGS:--O3} -arch="sm_$arch" -cubin -o /dev/null -Xptxas -v "$source" \
-            >"$output" 2>&1 || { cat "$output"; exit 1; }
-        spilled=$(awk '/Compiling entry function/ { name = $6 }
+        "${NVCC:-nvcc}" -std=c++17 -Iinclude -Icuda ${NVCCFLAGS:--O3} -arch="sm_$arch" -cubin -o /dev/null -Xptxas -v \
+            "$source" >"$output" 2>&1 || { cat "$output"; exit 1; }
+        spilled=$(awk '/Compiling entry function/ { name = $7 }
             /bytes stack frame/ && ($1 || $5 || $9) { print "  " name ": " $0 }' "$output")
         most=$(sed -n 's/.*Used \([0-9]*\) registers.*/\1/p' "$output" | sort -n | tail -n 1)
         echo "$source for $arch: $(grep -c 'Used [0-9]* registers' "$output") kernels, at most $most registers"
