@@ -1,14 +1,14 @@
 /* What every CUDA source stands on: types, qualifiers, shared memory and launches, for two compilers.
  *
- * nvcc makes machine code of the sources of this folder.  A host C++ compiler with -DAWQ_SIMT makes a program of the same
- * sources that runs on the executor of test/simt, which finds mistakes that a GPU only shows now and then.  To be fit for
- * both, a kernel
+ * nvcc makes machine code of the sources of this folder.  A host C++ compiler with -DAWQ_SIMT makes a program of the
+ * same sources that runs on the executor of test/simt, which finds mistakes that a GPU only shows now and then.  To
+ * be fit for both, a kernel
  *   - takes all its shared memory dynamically, from shared_memory();
  *   - uses inline PTX only through ptx.cuh;
  *   - names in its masks exactly the lanes that come, and orders shared memory inside a warp with __syncwarp(), which a
  *     shuffle, an ldmatrix or an mma does not do;
  *   - keeps flags and counters that other blocks read in the atomics and the acquire and release wrappers of ptx.cuh;
- *   - is a function (or an instance of a function template) without static or __constant__ variables that host code sets. */
+ *   - has no static or __constant__ variables that host code sets. */
 #ifndef AWQ_CUDA_DEVICE_CUH
 #define AWQ_CUDA_DEVICE_CUH
 
@@ -26,8 +26,8 @@
 /* A function for kernels: inlined, and private to the file, so that instances of two files cannot meet at link time. */
 #define DEVICE static __device__ __forceinline__
 
-/* The architecture that code is being made for: 750, 800, 900 ...; 0 where host code is compiled.  On the executor every body
- * exists, and what the pretended device lacks is an error when it is reached. */
+/* The architecture that code is being made for: 750, 800, 900 ...; 0 where host code is compiled.  On the executor
+ * every body exists, and what the pretended device lacks is an error when it is reached. */
 #if defined(AWQ_SIMT)
 #define AWQ_ARCH 900
 #elif defined(__CUDA_ARCH__)

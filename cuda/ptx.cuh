@@ -1,8 +1,9 @@
-/* The only inline PTX of the project: each wrapper one instruction, with the section of the PTX ISA manual that defines it.
+/* The only inline PTX of the project: each wrapper one instruction, with the section of the PTX ISA manual that
+ * defines it.
  *
- * Wrappers exist for compute capability 7.5 and above.  Where an instruction came later, the comment says from when, and what
- * the wrapper does before.  Pointers are generic; those that must point to shared or global memory are named so.  A warp
- * instruction (.sync.aligned) is executed by all 32 lanes together. */
+ * Wrappers exist for compute capability 7.5 and above.  Where an instruction came later, the comment says from when,
+ * and what the wrapper does before.  Pointers are generic; those that must point to shared or global memory are
+ * named so.  A warp instruction (.sync.aligned) is executed by all 32 lanes together. */
 #ifndef AWQ_CUDA_PTX_CUH
 #define AWQ_CUDA_PTX_CUH
 
@@ -20,8 +21,8 @@ DEVICE uint32_t shared_address(const void *shared)
 
 /* ---- matrices from shared memory: "Warp-level Matrix Load Instruction: ldmatrix"
  *
- * Each 8 x 8 matrix of 16-bit elements is eight rows of 16 bytes.  Lane 8 i + r gives the address, aligned to 16, of row r of
- * matrix i (for x1 lanes 0..7 do, for x2 lanes 0..15; the others' addresses are ignored but must be valid).  Lane l receives
+ * Each 8 x 8 matrix of 16-bit elements is eight rows of 16 bytes.  Lane 8 i + r gives the address, aligned to 16, of
+ * row r of matrix i (for x1 lanes 0..7 do, for x2 lanes 0..15; the others' addresses are not used).  Lane l receives
  * in r[i] elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of matrix i; with _trans, of column l / 4: elements
  * (2 (l % 4), l / 4) and (2 (l % 4) + 1, l / 4).  The lower index is in the lower half of the register. */
 
@@ -80,8 +81,8 @@ DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void *shared)
 
 /* ---- tensor cores: "Warp-level Matrix Instructions: mma"
  *
- * d[16][8] += a[16][k] b[k][8], a row-major, b column-major, products and sums in single precision.  With g = lane / 4 and
- * t = lane % 4, each register holding two 16-bit elements, the lower k in its lower half:
+ * d[16][8] += a[16][k] b[k][8], a row-major, b column-major, products and sums in single precision.  With
+ * g = lane / 4 and t = lane % 4, each register holding two 16-bit elements, the lower k in its lower half:
  *   a, k = 16:  a[0] = (g, 2t..)  a[1] = (g + 8, 2t..)  a[2] = (g, 2t + 8..)  a[3] = (g + 8, 2t + 8..)
  *   a, k = 8:   a[0] = (g, 2t..)  a[1] = (g + 8, 2t..)
  *   b:          b[0] = (k = 2t.., column g)  and for k = 16  b[1] = (k = 2t + 8.., column g)
@@ -150,8 +151,8 @@ DEVICE uint32_t lop3(uint32_t a, uint32_t b, uint32_t c)
     return d;
 }
 
-/* Byte i of the result is byte (selector >> 4 i) & 7 of b:a (0..3 of a, 4..7 of b), or where bit 3 of that nibble is set eight
- * copies of that byte's sign.  "Data Movement and Conversion Instructions: prmt". */
+/* Byte i of the result is byte (selector >> 4 i) & 7 of b:a (0..3 of a, 4..7 of b), or where bit 3 of that nibble is
+ * set eight copies of that byte's sign.  "Data Movement and Conversion Instructions: prmt". */
 DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector)
 {
     uint32_t d;
@@ -165,10 +166,11 @@ DEVICE uint32_t prmt(uint32_t a, uint32_t b, uint32_t selector)
 
 /* ---- asynchronous copies: "Data Movement and Conversion Instructions: Non-bulk copy: cp.async"
  *
- * 'bytes' (4, 8 or 16; both addresses aligned to it) from global to shared memory, or as many zeros when 'valid' is false, and
- * then 'global' is not read.  They arrive at some time before a wait of this lane that covers their group returns; other lanes
- * see them after a barrier behind that wait.  16 bytes pass by L1 (.cg), fewer go through it (.ca), and L2 fetches 128 bytes at
- * once.  Compute capability 8.0; on 7.5 the copy is made at once, and commit and wait do nothing. */
+ * 'bytes' (4, 8 or 16; both addresses aligned to it) from global to shared memory, or as many zeros when 'valid' is
+ * false, and then 'global' is not read.  They arrive at some time before a wait of this lane that covers their group
+ * returns; other lanes see them after a barrier behind that wait.  16 bytes pass by L1 (.cg), fewer go through it
+ * (.ca), and L2 fetches 128 bytes at once.  Compute capability 8.0; on 7.5 the copy is made at once, and commit and
+ * wait do nothing. */
 template <int bytes>
 DEVICE void cp_async(void *shared, const void *global, bool valid = true)
 {
@@ -177,12 +179,12 @@ DEVICE void cp_async(void *shared, const void *global, bool valid = true)
     simt::cp_async(shared, global, bytes, valid);
 #elif AWQ_ARCH >= 800
     if (bytes == 16)
-        asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
-                     "r"(valid ? 16 : 0)
+        asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+                     "l"(global), "r"(valid ? 16 : 0)
                      : "memory");
     else
-        asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], %2, %3;" ::"r"(shared_address(shared)), "l"(global),
-                     "n"(bytes), "r"(valid ? bytes : 0)
+        asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], %2, %3;" ::"r"(shared_address(shared)),
+                     "l"(global), "n"(bytes), "r"(valid ? bytes : 0)
                      : "memory");
 #else
     if (bytes == 16)
@@ -282,7 +284,8 @@ DEVICE uint64_t compare_and_swap(uint64_t *global, uint64_t expected, uint64_t v
 {
     uint64_t old;
 #ifdef AWQ_SIMT
-    old = simt::modify(global, simt::acquire_release, [=](uint64_t found) { return found == expected ? value : found; });
+    old = simt::modify(global, simt::acquire_release,
+                       [=](uint64_t found) { return found == expected ? value : found; });
 #else
     asm volatile("atom.acq_rel.gpu.global.cas.b64 %0, [%1], %2, %3;"
                  : "=l"(old)
@@ -294,7 +297,8 @@ DEVICE uint64_t compare_and_swap(uint64_t *global, uint64_t expected, uint64_t v
 
 /* ---- barriers of some warps: "Parallel Synchronization and Communication Instructions: bar"
  *
- * Barrier 'id' (1..15; 0 is __syncthreads) of 'threads' threads, a multiple of 32: sync waits for all, arrive only counts. */
+ * Barrier 'id' (1..15; 0 is __syncthreads) of 'threads' threads, a multiple of 32: sync waits for all, arrive only
+ * counts. */
 
 DEVICE void barrier_sync(int id, int threads)
 {
@@ -316,7 +320,7 @@ DEVICE void barrier_arrive(int id, int threads)
 
 /* ---- overlapping kernels: "Parallel Synchronization and Communication Instructions: griddepcontrol"
  *
- * For a kernel launched with 'overlap'.  Compute capability 9.0; before, kernels do not overlap and nothing needs doing. */
+ * For a kernel launched with 'overlap'.  Compute capability 9.0; before, kernels do not overlap. */
 
 /* Wait until the kernels ahead have ended and what they wrote is visible. */
 DEVICE void grid_wait()
@@ -328,7 +332,8 @@ DEVICE void grid_wait()
 #endif
 }
 
-/* Let the kernel behind begin once every block has said so or ended; its grid_wait() still waits for this grid's end. */
+/* Let the kernel behind begin once every block has said so or ended; its grid_wait() still waits for this grid's
+ * end. */
 DEVICE void grid_launch_dependents()
 {
 #if defined(AWQ_SIMT)

@@ -1,7 +1,7 @@
-# The CUDA backend, for the machine's GPUs with nvcc, and for none with the host's compiler on the executor of test/simt.
+# The CUDA backend: for GPUs, with nvcc, and for the executor of test/simt, with the host's compiler.
 #
-# CUDA=0 leaves both out; that is the default when CC makes code for another machine than this one.  NVCC, CUDA_HOME (whose include/
-# has NVIDIA's headers) and CUDA_ARCHS are respected.
+# CUDA=0 leaves both out; that is the default when CC makes code for another machine than this one.  NVCC, CUDA_HOME
+# (whose include/ has NVIDIA's headers) and CUDA_ARCHS are respected.
 
 CUDA       ?= $(if $(filter-out $(shell uname -m)%,$(shell $(CC) -dumpmachine)),0,1)
 NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard $(CUDA_HOME)/bin/nvcc /usr/local/cuda/bin/nvcc))
@@ -49,8 +49,8 @@ $(BUILD)/libawq_cuda.so: $(CUDA_OBJECTS) cuda/backend.map
 
 # ---- the same sources on the executor, whose hooks see every access that -fsanitize=thread and =alignment instrument
 
-SIMT_FLAGS    = -std=c++17 -DAWQ_SIMT -Iinclude -Ilibawq -Icuda -Itest/simt -isystem $(CUDA_INCLUDE) -MMD -MP -fPIC -fvisibility=hidden \
-                -pthread -Wall -Wextra -Wno-unknown-pragmas
+SIMT_FLAGS    = -std=c++17 -DAWQ_SIMT -Iinclude -Ilibawq -Icuda -Itest/simt -isystem $(CUDA_INCLUDE) -MMD -MP \
+                -fPIC -fvisibility=hidden -pthread -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas
 SIMT_CXXFLAGS ?= -O1 -g
 ifneq ($(findstring clang,$(shell $(CXX) --version 2>/dev/null)),)
 SIMT_HOOKS    = -fsanitize=thread,alignment -mllvm -tsan-instrument-func-entry-exit=0 -mllvm -tsan-distinguish-volatile=1 \

@@ -1,8 +1,8 @@
 /* The scheduler: which lane runs next, barriers, and instructions that a warp executes together.
  *
- * Blocks become resident in random order, as many as the pretended device has room for.  Among warps the one with the highest
- * priority runs as far as it can; priorities are random and change at random moments, so some warps run far ahead and others lag.
- * Within a warp, lanes run in a random order up to the next point where they must meet. */
+ * Blocks become resident in random order, as many as the pretended device has room for.  Among warps the one with
+ * the highest priority runs as far as it can; priorities are random and change at random moments, so some warps run
+ * far ahead and others lag.  Within a warp, lanes run in a random order up to the next point where they must meet. */
 #include "executor.h"
 
 #include <algorithm>
@@ -71,8 +71,8 @@ static std::string text(const char *format, ...)
 
 static std::string lane_text(const Lane &lane)
 {
-    return text("block (%u,%u,%u) thread (%u,%u,%u)", lane.block.x, lane.block.y, lane.block.z, lane.thread.x, lane.thread.y,
-                lane.thread.z);
+    return text("block (%u,%u,%u) thread (%u,%u,%u)", lane.block.x, lane.block.y, lane.block.z, lane.thread.x,
+                lane.thread.y, lane.thread.z);
 }
 
 void fault(const Lane &lane, const void *code, const char *format, ...)
@@ -217,7 +217,8 @@ static void end(Lane &lane)
     Warp &warp = *lane.warp;
     lane.ended = true;
     idle_runs = 0;
-    /* An instruction waits for the lanes of its mask that have not ended; but one of the whole warp has no meaning without. */
+    /* An instruction waits for the lanes of its mask that have not ended; but one of the whole warp has no meaning
+     * without. */
     for (size_t i = warp.meetings.size(); i-- > 0;) {
         const Meeting &meeting = warp.meetings[i];
         if (meeting.all && (meeting.mask >> lane.index % 32 & 1))
@@ -257,8 +258,8 @@ int sync_threads(bool predicate, Place place)
     Barrier &barrier = block.barriers[0];
     if (barrier.arrived == 0) barrier.place = place;
     if (barrier.place.line != place.line || strcmp(barrier.place.file, place.file) != 0)
-        fault(*lane, nullptr, "comes to the __syncthreads at %s:%d, while %d threads wait at the one at %s:%d", file_name(place.file),
-              place.line, barrier.arrived, file_name(barrier.place.file), barrier.place.line);
+        fault(*lane, nullptr, "comes to the __syncthreads at %s:%d, while %d threads wait at the one at %s:%d",
+              file_name(place.file), place.line, barrier.arrived, file_name(barrier.place.file), barrier.place.line);
     barrier.arrived++;
     barrier.predicates += predicate;
     if (barrier.arrived == static_cast<int>(block.live)) {
@@ -282,15 +283,15 @@ static void come_to_barrier(Meeting &meeting, Warp &warp)
         BarrierCall *call = static_cast<BarrierCall *>(meeting.operands[i]);
         if (first.threads == 0) first = *call;
         if (call->id != first.id || call->threads != first.threads || call->waits != first.waits)
-            fault(*warp.lanes[i], nullptr, "comes to barrier %d of %d threads with lanes that come to barrier %d of %d", call->id,
-                  call->threads, first.id, first.threads);
+            fault(*warp.lanes[i], nullptr, "comes to barrier %d of %d threads with lanes that come to barrier %d of %d",
+                  call->id, call->threads, first.id, first.threads);
     }
     Lane &lane = *warp.lanes[0];
     Barrier &barrier = warp.home->barriers[first.id];
     if (barrier.arrived == 0) barrier.expected = first.threads;
     if (barrier.expected != first.threads || barrier.arrived + 32 > barrier.expected)
-        fault(lane, nullptr, "comes to barrier %d of %d threads, where %d of %d are", first.id, first.threads, barrier.arrived,
-              barrier.expected);
+        fault(lane, nullptr, "comes to barrier %d of %d threads, where %d of %d are", first.id, first.threads,
+              barrier.arrived, barrier.expected);
     tick(warp, barrier);
     barrier.arrived += 32;
     if (first.waits) barrier.waiting.insert(barrier.waiting.end(), warp.lanes, warp.lanes + 32);
@@ -493,7 +494,8 @@ static void fault_deadlock()
         }
     }
     std::string all;
-    for (auto &reason : reasons) all += text("%s%u threads wait for ", all.empty() ? "" : ", ", reason.second) + reason.first;
+    for (auto &reason : reasons)
+        all += text("%s%u threads wait for ", all.empty() ? "" : ", ", reason.second) + reason.first;
     running = first;
     report(describe(first->home->grid->kernel, true) + " " + lane_text(*first) + ": nobody can go on: " + all);
     failed = true;

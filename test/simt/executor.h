@@ -20,8 +20,9 @@ struct Warp;
 
 /* ---- time, for the race detector
  *
- * A warp's clock ticks whenever all its lanes synchronise.  A lane's time is that clock, times 16, plus how often the lane has
- * released something since the tick (up to 15).  A Clock says which accesses happened before the moment that it describes. */
+ * A warp's clock ticks whenever all its lanes synchronise.  A lane's time is that clock, times 16, plus how often the
+ * lane has released something since the tick (up to 15).  A Clock says which accesses happened before the moment that
+ * it describes. */
 
 struct Clock {
     std::map<uint32_t, std::vector<uint32_t>> blocks; /* by block, then warp: all accesses at earlier ticks */
@@ -141,8 +142,8 @@ struct Grid {
 
 /* ---- executor.cc */
 
-/* Code of the executor that a lane calls runs without a current lane, so that hooks in instantiations of the standard library
- * that it shares with kernels stay silent. */
+/* Code of the executor that a lane calls runs without a current lane, so that hooks in instantiations of the
+ * standard library that it shares with kernels stay silent. */
 class Inside {
   public:
     Inside() : lane(static_cast<Lane *>(current)) { current = nullptr; }
@@ -156,7 +157,8 @@ class Inside {
     Lane *lane;
 };
 
-/* 'grid' stays the caller's, and must live until it has finished.  'predecessor' is the one that it overlaps with, or null. */
+/* 'grid' stays the caller's, and must live until it has finished.  'predecessor' is the one that it overlaps with,
+ * or null. */
 void start(Grid *grid, Grid *predecessor);
 bool step();                               /* run lanes for a while; false when no grid is left */
 bool may_overlap(const Grid *grid);        /* whether the next kernel may begin */
@@ -165,7 +167,8 @@ bool is_active(const Grid *grid);
 uint64_t draw(uint64_t limit);             /* a random number below 'limit' */
 
 /* End all launches, with a text about a lane. */
-[[noreturn]] void fault(const Lane &lane, const void *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+[[noreturn]] void fault(const Lane &lane, const void *code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Other warps, and other lanes of its warp, run before 'lane' goes on: all that can, or some chosen at random. */
 void step_aside(Lane &lane, bool behind_all);

@@ -12,8 +12,10 @@ static constexpr size_t guard_bytes = 4096;
 
 Fiber::Fiber()
 {
-    void *memory = mmap(nullptr, guard_bytes + stack_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED || mprotect(static_cast<char *>(memory) + guard_bytes, stack_bytes, PROT_READ | PROT_WRITE) != 0) {
+    void *memory =
+        mmap(nullptr, guard_bytes + stack_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED ||
+        mprotect(static_cast<char *>(memory) + guard_bytes, stack_bytes, PROT_READ | PROT_WRITE) != 0) {
         perror("simt: a lane's stack");
         abort();
     }
@@ -65,7 +67,7 @@ extern "C" void simt_enter();
 
 void Fiber::prepare(void (*entry)(void *), void *argument)
 {
-    /* What simt_switch pops: r15, r14, r13, r12, rbx, rbp, the address to return to; the stack is then aligned to 16. */
+    /* What simt_switch pops: r15, r14, r13, r12, rbx, rbp, where to return to; the stack is then aligned to 16. */
     void **top = reinterpret_cast<void **>(stack + stack_bytes) - 9;
     top[4] = argument;
     top[5] = reinterpret_cast<void *>(entry);

@@ -1,9 +1,10 @@
 /* Device memory: allocations, the hooks that see each load and store of a kernel, and the race detector.
  *
- * All device memory, and the shared memory of resident blocks, lies in one reserved range of addresses, page by page owned by an
- * allocation, with at least one page between two that nobody owns.  Beside it lies a shadow, which for every 4 bytes remembers the
- * last accesses: by whom, when, and to which of the bytes.  A new access must be ordered after each of those that it conflicts
- * with, by barriers of the block, __syncwarp, or a release and an acquire that read it.
+ * All device memory, and the shared memory of resident blocks, lies in one reserved range of addresses, page by page
+ * owned by an allocation, with at least one page between two that nobody owns.  Beside it lies a shadow, which for
+ * every 4 bytes remembers the last accesses: by whom, when, and to which of the bytes.  A new access must be ordered
+ * after each of those that it conflicts with, by barriers of the block, __syncwarp, or a release and an acquire that
+ * read it.
  *
  * New memory, shared memory of a new block, and the target of a copy under way hold NaNs (bytes of 0xff). */
 #include "executor.h"
@@ -349,7 +350,8 @@ static void begin_atomic(Lane &lane, const void *address, size_t size, Atomic::K
 Atomic::Atomic(const volatile void *address, size_t size, Kind kind, Order order) : lane(current)
 {
     current = nullptr;
-    begin_atomic(*static_cast<Lane *>(lane), const_cast<const void *>(address), size, kind, order, __builtin_return_address(0));
+    begin_atomic(*static_cast<Lane *>(lane), const_cast<const void *>(address), size, kind, order,
+                 __builtin_return_address(0));
 }
 
 Atomic::~Atomic()
@@ -402,12 +404,14 @@ static void check_word(Lane &lane, Slot *slots, Slot now, const void *address, c
         bool same_grid = slot.tag == now.tag, same_lane = same_grid && slot.block == now.block && slot.lane == now.lane;
         bool ordered = same_lane || (same_grid ? happened_before(lane, slot) : is_past(lane, slot));
         if (!ordered && (slot.bytes & now.bytes) && (slot.write || now.write) && !(slot.atomic && now.atomic))
-            fault(lane, code, "race: this lane %s %s memory at %p that lane %u of block %u%s %s, and nothing orders the two",
+            fault(lane, code,
+                  "race: this lane %s %s memory at %p that lane %u of block %u%s %s, and nothing orders the two",
                   now.write ? "writes" : "reads", is_shared(lane, address) ? "shared" : "global", address,
                   static_cast<unsigned>(slot.lane), static_cast<unsigned>(slot.block),
                   same_grid ? "" : " of a kernel that may run at the same time", slot.write ? "wrote" : "read");
         /* What is ordered before this access and no wider tells nothing more, once this one is known. */
-        if (ordered && (slot.bytes & ~now.bytes) == 0 && (now.write || !slot.write) && (place == nullptr || place->tag != 0))
+        if (ordered && (slot.bytes & ~now.bytes) == 0 && (now.write || !slot.write) &&
+            (place == nullptr || place->tag != 0))
             place = &slot;
     }
     *(place != nullptr ? place : &slots[draw(slots_per_word)]) = now;
@@ -467,7 +471,8 @@ static void check_outside(Lane &lane, const void *address, size_t size, int acce
     if (value - reinterpret_cast<uintptr_t>(static_cast<View *>(&lane)) < sizeof(View)) return;
     if (value - reinterpret_cast<uintptr_t>(&current) < sizeof current) return;
     if (!(access & access_write) && is_constant(address)) return;
-    fault(lane, code, "%s %zu bytes at %p, which is not device memory", access & access_write ? "writes" : "reads", size, address);
+    fault(lane, code, "%s %zu bytes at %p, which is not device memory", access & access_write ? "writes" : "reads",
+          size, address);
 }
 
 static void fault_bounds(Lane &lane, const void *address, size_t size, int access, const void *code)
@@ -479,7 +484,8 @@ static void fault_bounds(Lane &lane, const void *address, size_t size, int acces
     const Allocation &near = allocations[owners[page]];
     if (near.data == nullptr) fault(lane, code, "%s %zu bytes at %p, which was never allocated", verb, size, address);
     fault(lane, code, "%s %zu bytes at offset %td of %s of %zu bytes", verb, size, bytes - near.data,
-          !near.shared ? "an allocation" : near.block == lane.home ? "shared memory" : "another block's shared memory", near.size);
+          !near.shared ? "an allocation" : near.block == lane.home ? "shared memory" : "another block's shared memory",
+          near.size);
 }
 
 void check(Lane &lane, const void *address, size_t size, bool aligned, int access, const void *code)
@@ -496,8 +502,8 @@ void check(Lane &lane, const void *address, size_t size, bool aligned, int acces
         (allocation.shared && allocation.block != lane.home))
         fault_bounds(lane, address, size, access, code);
     if (aligned && reinterpret_cast<uintptr_t>(address) % size != 0)
-        fault(lane, code, "%s %zu bytes at offset %zu, which is not aligned to them", access & access_write ? "writes" : "reads",
-              size, offset);
+        fault(lane, code, "%s %zu bytes at offset %zu, which is not aligned to them",
+              access & access_write ? "writes" : "reads", size, offset);
     if (allocation.shared)
         for (size_t word = offset / 4; word * 4 < offset + size; word++)
             if (lane.home->underway[word])
@@ -567,7 +573,8 @@ std::string describe(const void *code, bool function)
     size_t offset = static_cast<size_t>(static_cast<const char *>(code) - static_cast<const char *>(object.dli_fbase));
     if (!function) offset--; /* from where a call returns to the call */
     char command[4200], line[512];
-    snprintf(command, sizeof command, "addr2line -%se '%s' 0x%zx 2>/dev/null", function ? "Cf" : "si", object.dli_fname, offset);
+    snprintf(command, sizeof command, "addr2line -%se '%s' 0x%zx 2>/dev/null", function ? "Cf" : "si", object.dli_fname,
+             offset);
     std::string result;
     FILE *pipe = popen(command, "r");
     while (pipe != nullptr && fgets(line, sizeof line, pipe) != nullptr) {
@@ -603,15 +610,17 @@ static inline void hook_volatile(const volatile void *address, size_t size, bool
 
 extern "C" {
 
-#define HOOKS(size)                                                                                                              \
-    void __tsan_read##size(void *a) { simt::hook(a, size, true, simt::access_read, __builtin_return_address(0)); }               \
-    void __tsan_write##size(void *a) { simt::hook(a, size, true, simt::access_write, __builtin_return_address(0)); }             \
-    void __tsan_unaligned_read##size(void *a) { simt::hook(a, size, false, simt::access_read, __builtin_return_address(0)); }    \
-    void __tsan_unaligned_write##size(void *a) { simt::hook(a, size, false, simt::access_write, __builtin_return_address(0)); }  \
-    void __tsan_volatile_read##size(void *a) { simt::hook_volatile(a, size, false, __builtin_return_address(0)); }               \
-    void __tsan_volatile_write##size(void *a) { simt::hook_volatile(a, size, true, __builtin_return_address(0)); }               \
-    void __tsan_unaligned_volatile_read##size(void *a) { simt::hook_volatile(a, size, false, __builtin_return_address(0)); }     \
-    void __tsan_unaligned_volatile_write##size(void *a) { simt::hook_volatile(a, size, true, __builtin_return_address(0)); }
+#define HOOK(name, size, function, ...)                                                                               \
+    void name##size(void *address) { simt::function(address, size, __VA_ARGS__, __builtin_return_address(0)); }
+#define HOOKS(size)                                                                                                   \
+    HOOK(__tsan_read, size, hook, true, simt::access_read)                                                            \
+    HOOK(__tsan_write, size, hook, true, simt::access_write)                                                          \
+    HOOK(__tsan_unaligned_read, size, hook, false, simt::access_read)                                                 \
+    HOOK(__tsan_unaligned_write, size, hook, false, simt::access_write)                                               \
+    HOOK(__tsan_volatile_read, size, hook_volatile, false)                                                            \
+    HOOK(__tsan_volatile_write, size, hook_volatile, true)                                                            \
+    HOOK(__tsan_unaligned_volatile_read, size, hook_volatile, false)                                                  \
+    HOOK(__tsan_unaligned_volatile_write, size, hook_volatile, true)
 HOOKS(1)
 HOOKS(2)
 HOOKS(4)
@@ -640,8 +649,9 @@ void __ubsan_handle_type_mismatch_v1(Mismatch *mismatch, uintptr_t address)
 {
     if (simt::current == nullptr) return;
     simt::Inside lane;
-    simt::fault(*lane, nullptr, "accesses %p, which is not aligned to %u bytes, at %s:%u", reinterpret_cast<void *>(address),
-                1u << mismatch->log_alignment, simt::file_name(mismatch->file), mismatch->line);
+    simt::fault(*lane, nullptr, "accesses %p, which is not aligned to %u bytes, at %s:%u",
+                reinterpret_cast<void *>(address), 1u << mismatch->log_alignment, simt::file_name(mismatch->file),
+                mismatch->line);
 }
 
 void __tsan_vptr_update(void **, void *) {}

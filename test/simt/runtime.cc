@@ -1,10 +1,13 @@
-/* A stand-in for the CUDA runtime: the calls that host code of the backend makes, with the signatures of NVIDIA's header.
+/* A stand-in for the CUDA runtime: the calls that host code of the backend makes, with the signatures of NVIDIA's
+ * header.
  *
- * Streams are queues, and nothing in them runs before somebody waits for it; then streams take turns in random order, and kernels
- * at the heads of several run at the same time.  So what is read before it was waited for has not been computed, and what two
- * streams must not share shows as a race.  A graph is a list of operations, captured from one or several streams.
+ * Streams are queues, and nothing in them runs before somebody waits for it; then streams take turns in random
+ * order, and kernels at the heads of several run at the same time.  So what is read before it was waited for has not
+ * been computed, and what two streams must not share shows as a race.  A graph is a list of operations, captured
+ * from one or several streams.
  *
- * While host code runs, device memory cannot be touched; while a stream is being captured, calls that CUDA forbids then fail. */
+ * While host code runs, device memory cannot be touched; while a stream is being captured, calls that CUDA forbids
+ * then fail. */
 #include "executor.h"
 
 #include <algorithm>
@@ -63,8 +66,9 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 }
 
 /* AWQ_SIMT_ARCH is written as nvcc's -arch is: 75, 80, 90, 120. */
-Device settings = {static_cast<int>(number_of("AWQ_SIMT_ARCH", 80)) * 10, static_cast<int>(number_of("AWQ_SIMT_SMS", 4)),
-                   number_of("AWQ_SIMT_SEED", 1), number_of("AWQ_SIMT_RACES", 1) != 0};
+Device settings = {static_cast<int>(number_of("AWQ_SIMT_ARCH", 80)) * 10,
+                   static_cast<int>(number_of("AWQ_SIMT_SMS", 4)), number_of("AWQ_SIMT_SEED", 1),
+                   number_of("AWQ_SIMT_RACES", 1) != 0};
 
 static std::recursive_mutex mutex;
 static CUstream_st default_stream = {true, {}, {}, {}, {}, nullptr, false};
@@ -140,7 +144,8 @@ static bool has_turn(const CUstream_st &stream)
     uint64_t number = stream.queue.front().number;
     for (const CUstream_st *other : streams) {
         if (other == &stream || !other->blocking || (&stream != &default_stream && other != &default_stream)) continue;
-        if (other->running || other->before || (!other->queue.empty() && other->queue.front().number < number)) return false;
+        if (other->running || other->before || (!other->queue.empty() && other->queue.front().number < number))
+            return false;
     }
     return true;
 }
@@ -209,7 +214,9 @@ static cudaError_t wait_until(Condition condition)
 
 static cudaError_t wait_for_all()
 {
-    return wait_until([] { return std::all_of(streams.begin(), streams.end(), [](CUstream_st *s) { return is_idle(*s); }); });
+    return wait_until([] {
+        return std::all_of(streams.begin(), streams.end(), [](CUstream_st *stream) { return is_idle(*stream); });
+    });
 }
 
 /* ---- enqueueing */
@@ -241,7 +248,8 @@ void check_argument(int index, const void *bytes, size_t size)
         memcpy(&pointer, static_cast<const char *>(bytes) + at, sizeof pointer);
         if (!is_host_memory(pointer)) continue;
         Lock lock(mutex);
-        argument_message = "argument " + std::to_string(index) + ", byte " + std::to_string(at) + ", points to memory of the host";
+        argument_message =
+            "argument " + std::to_string(index) + ", byte " + std::to_string(at) + ", points to memory of the host";
     }
 }
 
@@ -261,8 +269,8 @@ cudaError_t enqueue(const Launch &launch, const void *kernel, std::function<void
         return give(fatal_error);
     }
     uint64_t threads = static_cast<uint64_t>(block.x) * block.y * block.z;
-    if (threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu ||
-        grid.y > 65535 || grid.z > 65535)
+    if (threads == 0 || threads > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
+        grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
         return give(cudaErrorInvalidConfiguration);
     if (launch.shared_bytes > shared_limit(kernel)) return give(cudaErrorInvalidValue);
     if (launch.overlap && settings.architecture < 900) return give(cudaErrorNotSupported);
@@ -337,8 +345,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     if (device != 0) return give(cudaErrorInvalidDevice);
     const Specification &is = specification();
     *properties = cudaDeviceProp();
-    snprintf(properties->name, sizeof properties->name, "SIMT executor, compute capability %d.%d", settings.architecture / 100,
-             settings.architecture / 10 % 10);
+    snprintf(properties->name, sizeof properties->name, "SIMT executor, compute capability %d.%d",
+             settings.architecture / 100, settings.architecture / 10 % 10);
     properties->major = settings.architecture / 100;
     properties->minor = settings.architecture / 10 % 10;
     properties->multiProcessorCount = settings.multiprocessors;
@@ -370,7 +378,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrComputeCapabilityMinor: *value = properties.minor; break;
     case cudaDevAttrMultiProcessorCount: *value = properties.multiProcessorCount; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(properties.sharedMemPerBlockOptin); break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = static_cast<int>(properties.sharedMemPerMultiprocessor); break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+        *value = static_cast<int>(properties.sharedMemPerMultiprocessor);
+        break;
     case cudaDevAttrL2CacheSize: *value = properties.l2CacheSize; break;
     case cudaDevAttrMemoryClockRate: *value = 1000000; break; /* kHz */
     case cudaDevAttrClockRate: *value = 1000000; break;
@@ -470,7 +480,8 @@ static bool is_pinned(const void *memory)
 }
 
 /* Host memory that is not pinned is read at once, and written before the call returns, as CUDA does. */
-static cudaError_t copy(void *to, const void *from, size_t size, cudaMemcpyKind kind, cudaStream_t stream, bool synchronous)
+static cudaError_t copy(void *to, const void *from, size_t size, cudaMemcpyKind kind, cudaStream_t stream,
+                        bool synchronous)
 {
     Lock lock(mutex);
     CUstream_st *queue = stream_of(stream);
@@ -483,7 +494,8 @@ static cudaError_t copy(void *to, const void *from, size_t size, cudaMemcpyKind 
         return give(cudaErrorInvalidValue);
     std::shared_ptr<std::vector<char>> staged;
     const char *bytes = static_cast<const char *>(from);
-    if (!from_device && !is_pinned(from) && queue->capture == nullptr) staged.reset(new std::vector<char>(bytes, bytes + size));
+    if (!from_device && !is_pinned(from) && queue->capture == nullptr)
+        staged.reset(new std::vector<char>(bytes, bytes + size));
     auto work = [=] { memcpy(to, staged ? staged->data() : from, size); };
     cudaError_t error = add(stream, {Operation::work, 0, nullptr, work, nullptr, 0});
     bool waits = synchronous || (!to_device && !is_pinned(to) && queue->capture == nullptr);

@@ -1,11 +1,12 @@
-/* What a kernel finds when a host C++ compiler makes it for the executor (-DAWQ_SIMT): CUDA's qualifiers, built-in variables and
- * functions, and what the wrappers of cuda/ptx.cuh call.
+/* What a kernel finds when a host C++ compiler makes it for the executor (-DAWQ_SIMT): CUDA's qualifiers, built-in
+ * variables and functions, and what the wrappers of cuda/ptx.cuh call.
  *
- * Every lane of a block is a cooperative fibre.  Lanes change places only inside the functions declared here, in an order drawn
- * from a seed; kernels are compiled with -fsanitize=thread, whose hooks memory.cc implements, so each of their loads and stores
- * is seen too.  What CUDA leaves undefined ends the launch with a text that names the lane, the address and the line: accesses
- * outside allocations, misaligned or racing ones, reads of copies still under way, barriers and warp instructions that some lanes
- * do not reach, masks that name the wrong lanes, waits for what nobody writes. */
+ * Every lane of a block is a cooperative fibre.  Lanes change places only inside the functions declared here, in an
+ * order drawn from a seed; kernels are compiled with -fsanitize=thread, whose hooks memory.cc implements, so each of
+ * their loads and stores is seen too.  What CUDA leaves undefined ends the launch with a text that names the lane,
+ * the address and the line: accesses outside allocations, misaligned or racing ones, reads of copies still under
+ * way, barriers and warp instructions that some lanes do not reach, masks that name the wrong lanes, waits for what
+ * nobody writes. */
 #ifndef AWQ_SIMT_H
 #define AWQ_SIMT_H
 
@@ -191,7 +192,8 @@ cudaError_t enqueue_host(cudaStream_t stream, std::function<void()> work);
 void check_argument(int index, const void *bytes, size_t size);
 
 template <class... Parameters>
-cudaError_t launch(const Launch &config, void (*kernel)(Parameters...), const std::common_type_t<Parameters> &...arguments)
+cudaError_t launch(const Launch &config, void (*kernel)(Parameters...),
+                   const std::common_type_t<Parameters> &...arguments)
 {
     int index = 0;
     (check_argument(index++, &arguments, sizeof arguments), ...);
@@ -227,7 +229,6 @@ void clear_fault();
 #define blockIdx (simt::current->block)
 #define blockDim (simt::current->block_size)
 #define gridDim (simt::current->grid_size)
-static const int warpSize = 32;
 
 #define SIMT_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 static inline void __syncthreads(SIMT_PLACE) { simt::sync_threads(false, {file, line}); }
@@ -278,16 +279,8 @@ static inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 3
 }
 
 static inline void __threadfence() { simt::fence(); }
-static inline void __threadfence_block() { simt::fence(); }
-static inline void __threadfence_system() { simt::fence(); }
 static inline void __nanosleep(unsigned) { simt::yield(); }
 static inline void __trap() { simt::trap(); }
-
-template <class T>
-static inline T __ldg(const T *address)
-{
-    return *address;
-}
 
 /* The second parameter takes no part in deduction: atomicAdd(unsigned *, int) is as good as in CUDA. */
 template <class T>
@@ -305,62 +298,13 @@ static inline T atomicMax(T *address, simt_same<T> value)
     return simt::modify(address, simt::relaxed, [=](T old) { return old < value ? value : old; });
 }
 
-template <class T>
-static inline T atomicMin(T *address, simt_same<T> value)
-{
-    return simt::modify(address, simt::relaxed, [=](T old) { return value < old ? value : old; });
-}
-
-template <class T>
-static inline T atomicOr(T *address, simt_same<T> value)
-{
-    return simt::modify(address, simt::relaxed, [=](T old) { return old | value; });
-}
-
-template <class T>
-static inline T atomicExch(T *address, simt_same<T> value)
-{
-    return simt::modify(address, simt::relaxed, [=](T) { return value; });
-}
-
-template <class T>
-static inline T atomicCAS(T *address, simt_same<T> compare, simt_same<T> value)
-{
-    return simt::modify(address, simt::relaxed, [=](T old) { return old == compare ? value : old; });
-}
-
-static inline unsigned atomicInc(unsigned *address, unsigned limit)
-{
-    return simt::modify(address, simt::relaxed, [=](unsigned old) { return old >= limit ? 0 : old + 1; });
-}
-
-static inline int __popc(unsigned x) { return __builtin_popcount(x); }
-static inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
-static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s) { return simt::prmt(a, b, s & 0x7777u); }
-static inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32); }
-static inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift)
-{
-    return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
-}
-static inline unsigned __float_as_uint(float x) { return simt::bits<unsigned>(x); }
-static inline float __uint_as_float(unsigned x) { return simt::bits<float>(x); }
-static inline int __float_as_int(float x) { return simt::bits<int>(x); }
-static inline float __int_as_float(int x) { return simt::bits<float>(x); }
-static inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fdiv_rn(float a, float b) { return a / b; }
-static inline float __frcp_rn(float a) { return 1.0f / a; }
-static inline float __fsqrt_rn(float a) { return std::sqrt(a); }
-static inline float __fdividef(float a, float b) { return a / b; }
-#define __expf(x) std::exp(static_cast<float>(x)) /* macros: glibc has functions of these names */
-#define __logf(x) std::log(static_cast<float>(x))
+#define __expf(x) std::exp(static_cast<float>(x)) /* a macro: glibc has a function of this name */
 static inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 static inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
-static inline int __float2int_rd(float x) { return static_cast<int>(std::floor(x)); }
-static inline unsigned __float2uint_rn(float x) { return static_cast<unsigned>(std::nearbyint(x)); }
-static inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 static inline double __dadd_rn(double a, double b) { return a + b; }
 static inline double __dmul_rn(double a, double b) { return a * b; }
 
@@ -376,8 +320,8 @@ static inline T max(T a, simt_same<T> b)
     return a < b ? b : a;
 }
 
-/* The arithmetic that cuda_fp16.h and cuda_bf16.h keep for nvcc: once rounded.  A product of two 16-bit numbers is exact in
- * double precision, and whatever the sum drops lies too far below to change how it rounds to 16 bits. */
+/* The arithmetic that cuda_fp16.h and cuda_bf16.h keep for nvcc: once rounded.  A product of two 16-bit numbers is
+ * exact in double precision, and whatever the sum drops lies too far below to change how it rounds to 16 bits. */
 static inline __half __hfma(__half a, __half b, __half c)
 {
     return __double2half(std::fma(static_cast<double>(__half2float(a)), static_cast<double>(__half2float(b)),
@@ -386,7 +330,8 @@ static inline __half __hfma(__half a, __half b, __half c)
 
 static inline __nv_bfloat16 __hfma(__nv_bfloat16 a, __nv_bfloat16 b, __nv_bfloat16 c)
 {
-    return __double2bfloat16(std::fma(static_cast<double>(__bfloat162float(a)), static_cast<double>(__bfloat162float(b)),
+    return __double2bfloat16(std::fma(static_cast<double>(__bfloat162float(a)),
+                                      static_cast<double>(__bfloat162float(b)),
                                       static_cast<double>(__bfloat162float(c))));
 }
 

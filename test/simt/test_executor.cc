@@ -1,4 +1,5 @@
-/* The executor's own tests: each instruction against a scalar definition, and kernels with one mistake each that it must find.
+/* The executor's own tests: each instruction against a scalar definition, and kernels with one mistake each that it
+ * must find.
  *
  * Prints the seed of each round; AWQ_SIMT_SEED sets the first. */
 #include "ptx.cuh"
@@ -29,7 +30,8 @@ static void check_fault(const char *part, int line)
 {
     cudaError_t error = cudaDeviceSynchronize();
     if (error != cudaErrorLaunchFailure || strstr(simt::fault_text(), part) == nullptr) {
-        printf("%s:%d: %s: error %d, \"%s\" where \"%s\" was expected\n", __FILE__, line, test_name, error, simt::fault_text(), part);
+        printf("%s:%d: %s: error %d, \"%s\" where \"%s\" was expected\n", __FILE__, line, test_name, error,
+               simt::fault_text(), part);
         test_failed = true;
     }
     simt::clear_fault();
@@ -411,7 +413,8 @@ static void check_mma()
     for (size_t i = 0; i < 16; i++) {
         for (size_t j = 0; j < 8; j++) {
             float sum = before[8 * i + j];
-            for (size_t n = 0; n < k; n++) sum += static_cast<float>(a.host[i * k + n]) * static_cast<float>(b.host[n * 8 + j]);
+            for (size_t n = 0; n < k; n++)
+                sum += static_cast<float>(a.host[i * k + n]) * static_cast<float>(b.host[n * 8 + j]);
             CHECK(d.host[8 * i + j] == sum);
         }
     }
@@ -696,7 +699,8 @@ static void test_last_block_reduces()
     for (int i = 0; i < 12 * 64; i++) in.host[static_cast<size_t>(i)] = i;
     in.put();
     for (Handover handover : {by_fences, by_release}) {
-        for (int repeat = 0; repeat < 3; repeat++) launch(shape(12, 64, 4), add_up, in.device, partial.device, counter.device, out.device, handover);
+        for (int repeat = 0; repeat < 3; repeat++)
+            launch(shape(12, 64, 4), add_up, in.device, partial.device, counter.device, out.device, handover);
         out.get();
         for (int i = 0; i < 64; i++) CHECK(out.host[static_cast<size_t>(i)] == 2 * (64 * 66 + 12 * i));
     }
@@ -779,7 +783,8 @@ static void test_work_is_done_when_waited_for()
     CHECK(cudaEventRecord(event, stream) == cudaSuccess);
     CHECK(cudaStreamQuery(stream) == cudaErrorNotReady && result[5] == -1);
     CHECK(cudaEventSynchronize(event) == cudaSuccess && result[5] == 7);
-    CHECK(cudaStreamDestroy(stream) == cudaSuccess && cudaEventDestroy(event) == cudaSuccess && cudaFreeHost(pinned) == cudaSuccess);
+    CHECK(cudaStreamDestroy(stream) == cudaSuccess && cudaEventDestroy(event) == cudaSuccess &&
+          cudaFreeHost(pinned) == cudaSuccess);
 }
 
 static void test_streams_race_unless_ordered()

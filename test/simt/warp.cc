@@ -70,7 +70,8 @@ static void do_match(Meeting &meeting, Warp &)
         if (!(meeting.arrived >> i & 1)) continue;
         VoteCall *call = operand<VoteCall>(meeting, i);
         for (unsigned j = 0; j < 32; j++)
-            if ((meeting.arrived >> j & 1) && operand<VoteCall>(meeting, j)->value == call->value) call->result |= 1u << j;
+            if ((meeting.arrived >> j & 1) && operand<VoteCall>(meeting, j)->value == call->value)
+                call->result |= 1u << j;
     }
 }
 
@@ -129,7 +130,8 @@ static void do_ldmatrix(Meeting &meeting, Warp &warp)
             MatrixCall *call = operand<MatrixCall>(meeting, 8 * matrix + i);
             Lane &lane = *warp.lanes[8 * matrix + i];
             if (!is_shared(lane, call->row))
-                fault(lane, call->code, "ldmatrix of %p, which is not shared memory", static_cast<const void *>(call->row));
+                fault(lane, call->code, "ldmatrix of %p, which is not shared memory",
+                      static_cast<const void *>(call->row));
             check(lane, call->row, 16, true, access_read, call->code);
             memcpy(elements[i], call->row, 16);
         }
@@ -174,8 +176,8 @@ static float decode(uint32_t bits, Element element)
     return table[bits];
 }
 
-/* The manual leaves the order and the rounding of the sums open; here they are exact but for one rounding at the end of each
- * instruction. */
+/* The manual leaves the order and the rounding of the sums open; here they are exact but for one rounding at the end
+ * of each instruction. */
 template <int k, Element element>
 static void do_mma(Meeting &meeting, Warp &)
 {
@@ -187,7 +189,8 @@ static void do_mma(Meeting &meeting, Warp &)
             for (unsigned half = 0; half < 2; half++)
                 a[group + i % 2 * 8][pair + i / 2 * 8 + half] = decode(call.a[i] >> 16 * half & 0xffff, element);
         for (unsigned i = 0; i < k / 8; i++)
-            for (unsigned half = 0; half < 2; half++) b[group][pair + i * 8 + half] = decode(call.b[i] >> 16 * half & 0xffff, element);
+            for (unsigned half = 0; half < 2; half++)
+                b[group][pair + i * 8 + half] = decode(call.b[i] >> 16 * half & 0xffff, element);
     }
     for (unsigned lane = 0; lane < 32; lane++) {
         float *d = operand<ProductCall>(meeting, lane)->d;
