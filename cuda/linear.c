@@ -233,7 +233,7 @@ static bool row_stride(const awq_tensor *tensor, int64_t *stride)
 /* Row 'row' of a tensor and those that follow at 'stride'. */
 static struct cuda_view view_of(const awq_tensor *tensor, int64_t row, int64_t stride)
 {
-    struct cuda_view view = {NULL, stride, AWQ_F32};
+    struct cuda_view view = {.stride = stride, .dtype = AWQ_F32};
     if (tensor == NULL) return view;
     int64_t offset = 0;
     for (int32_t i = tensor->ndim - 1; i-- > 0; row /= tensor->shape[i])

@@ -33,6 +33,7 @@ struct cuda_view {
     void *data;
     int64_t stride; /* elements from row to row */
     int32_t dtype;
+    int32_t reserved; /* no padding: arguments of kernels are whole, known bytes */
 };
 
 static inline void *awqi_cuda_row(const struct cuda_view *view, int64_t row)

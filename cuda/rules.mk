@@ -69,7 +69,7 @@ SIMT_TESTS :=
 else ifeq ($(CUDA_INCLUDE),)
 SIMT_TESTS := $(BUILD)/test/simt/no_cuda_headers
 else
-SIMT_TESTS += test/simt/kernels.sh
+SIMT_TESTS += $(BUILD)/test/simt/streams test/simt/kernels.sh test/cuda/driver.sh
 check: $(BUILD)/test/cuda/kernels
 $(SIMT_TESTS): | $(BUILD)/libawq_cuda_simt.so
 endif
@@ -117,7 +117,26 @@ $(BUILD)/test/cuda/%: test/cuda/%.c $(BUILD)/libawq.a
 	$(call say,CC)
 	$(Q)$(CC) $(BASE) -Ilibawq $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread $(LIB_LIBS)
 
-check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/libawq_cuda.so
+# Streams and graphs, with the backend's objects linked in: the program and they share one runtime.
+$(BUILD)/test/simt/streams.o: test/cuda/streams.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE) -DAWQ_SIMT -Ilibawq -isystem $(CUDA_INCLUDE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+$(BUILD)/test/simt/streams: $(BUILD)/test/simt/streams.o $(SIMT_BACKEND) $(SIMT_EXECUTOR) $(BUILD)/libawq.a
+	$(call say,LD)
+	$(Q)$(CXX) $(LDFLAGS) $^ -o $@ -pthread $(LIB_LIBS)
+
+$(BUILD)/test/cuda/streams.o: test/cuda/streams.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(BASE) -Ilibawq -isystem $(CUDA_INCLUDE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+$(BUILD)/test/cuda/streams: $(BUILD)/test/cuda/streams.o $(CUDA_OBJECTS) $(BUILD)/libawq.a
+	$(call say,LD)
+	$(Q)$(NVCC) -ccbin $(CXX) -cudart static $^ -o $@ -Xcompiler -pthread $(LIB_LIBS)
+
+check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/streams $(BUILD)/libawq_cuda.so
 	@sh test/cuda/check.sh
 
 # No kernel spills registers, whatever the architecture; compiles everything again.

@@ -196,6 +196,13 @@ awq_status awqi_check_device(const awq_context *context, const awq_tensor *tenso
                      tensor->device_type, tensor->device_id, options->device_type, options->device_id);
 }
 
+awq_status awqi_check_host(const awq_tensor *tensor, const char *what)
+{
+    if (tensor->device_type == AWQ_DEVICE_CPU) return AWQ_OK;
+    return awqi_fail(AWQ_ERROR_INVALID, "%s: on device %d:%d, but weights are made and read in host memory", what,
+                     tensor->device_type, tensor->device_id);
+}
+
 /* ---- memory */
 
 /* Count 'size' more bytes unless that would exceed the limit. */

@@ -61,6 +61,9 @@ int32_t awqi_context_device_type(const awq_context *context);
 /* AWQ_ERROR_INVALID unless 'tensor' lies where the context computes. */
 awq_status awqi_check_device(const awq_context *context, const awq_tensor *tensor, const char *what);
 
+/* AWQ_ERROR_INVALID unless 'tensor' lies in host memory, where weights live whatever the context. */
+awq_status awqi_check_host(const awq_tensor *tensor, const char *what);
+
 /* Run task(user_data, i) for i < count on the context's pool.  How the work is cut must not depend on the number
  * of threads where results could: cut it by shape. */
 void awqi_parallel_for(awq_context *context, int64_t count, awq_task_callback task, void *user_data);

@@ -26,7 +26,7 @@ awq_status awqi_scaled_take_scales(awq_context *context, const awq_search *searc
     if (search == NULL && given == NULL) return AWQ_OK;
     if (search != NULL && given != NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "both a search and an input_scale are given");
-    awq_status status = search != NULL ? awqi_search_check(search, k) : awqi_check_input_scale(context, given, k);
+    awq_status status = search != NULL ? awqi_search_check(search, k) : awqi_check_input_scale(given, k);
     void *memory;
     if (status == AWQ_OK) status = awqi_alloc(context, (uint64_t)k, sizeof **scales, "input scales", &memory);
     if (status != AWQ_OK) return status;

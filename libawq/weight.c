@@ -169,11 +169,11 @@ static void store_floats(const awq_tensor *tensor, int64_t row, int64_t first, c
 
 /* ---- making */
 
-awq_status awqi_check_input_scale(const awq_context *context, const awq_tensor *scale, int64_t k)
+awq_status awqi_check_input_scale(const awq_tensor *scale, int64_t k)
 {
     awq_status status = awqi_check_tensor(scale, 1, 1u << AWQ_F32, "input_scale");
     if (status == AWQ_OK) status = awqi_check_shape_1d(scale, k, "input_scale");
-    if (status == AWQ_OK) status = awqi_check_device(context, scale, "input_scale");
+    if (status == AWQ_OK) status = awqi_check_host(scale, "input_scale");
     if (status != AWQ_OK) return status;
     for (int64_t i = 0; i < k; i++) {
         float value;
@@ -186,8 +186,7 @@ awq_status awqi_check_input_scale(const awq_context *context, const awq_tensor *
     return AWQ_OK;
 }
 
-static awq_status check_planes(awq_context *context, const awq_tensor *codes, const awq_tensor *scales,
-                               const awq_tensor *zeros)
+static awq_status check_planes(const awq_tensor *codes, const awq_tensor *scales, const awq_tensor *zeros)
 {
     awq_status status = awqi_check_tensor(codes, 2, 1u << AWQ_U8, "codes");
     if (status == AWQ_OK) status = awqi_check_tensor(scales, 2, AWQI_FLOATS, "scales");
@@ -195,9 +194,9 @@ static awq_status check_planes(awq_context *context, const awq_tensor *codes, co
     if (status == AWQ_OK && (codes->shape[0] < 1 || codes->shape[1] < 1))
         return awqi_fail(AWQ_ERROR_INVALID, "codes: shape [%lld][%lld] has no elements", (long long)codes->shape[0],
                          (long long)codes->shape[1]);
-    if (status == AWQ_OK) status = awqi_check_device(context, codes, "codes");
-    if (status == AWQ_OK) status = awqi_check_device(context, scales, "scales");
-    if (status == AWQ_OK && zeros != NULL) status = awqi_check_device(context, zeros, "zeros");
+    if (status == AWQ_OK) status = awqi_check_host(codes, "codes");
+    if (status == AWQ_OK) status = awqi_check_host(scales, "scales");
+    if (status == AWQ_OK && zeros != NULL) status = awqi_check_host(zeros, "zeros");
     return status;
 }
 
@@ -268,7 +267,7 @@ awq_status awq_weight_create(awq_context *context, const awq_tensor *codes, cons
     struct awqi_quantizer quantizer;
     awq_weight *created = NULL;
     awq_status status = awqi_import(&known, sizeof known, options, "awq_quantize_options");
-    if (status == AWQ_OK) status = check_planes(context, codes, scales, zeros);
+    if (status == AWQ_OK) status = check_planes(codes, scales, zeros);
     if (status == AWQ_OK) status = resolve_format(&known, codes->shape[1], &quantizer);
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_weight_create");
     if (((quantizer.flags & AWQ_QUANTIZE_SYMMETRIC) != 0) != (zeros == NULL))
@@ -279,7 +278,7 @@ awq_status awq_weight_create(awq_context *context, const awq_tensor *codes, cons
     status = awqi_check_shape_2d(scales, n, groups, "scales");
     if (status == AWQ_OK && zeros != NULL) status = awqi_check_shape_2d(zeros, n, groups, "zeros");
     if (status == AWQ_OK && known.input_scale != NULL)
-        status = awqi_check_input_scale(context, known.input_scale, k);
+        status = awqi_check_input_scale(known.input_scale, k);
     if (status == AWQ_OK)
         status = awqi_weight_allocate(context, n, k, &quantizer, known.input_scale != NULL, &created);
     if (status == AWQ_OK) status = fill_codes(created, codes);
@@ -375,15 +374,15 @@ awq_status awq_weight_dequantize(const awq_weight *weight, uint32_t flags, awq_t
     if (status == AWQ_OK) status = awqi_check_tensor(out, 2, AWQI_FLOATS, "awq_weight_dequantize: out");
     if (status == AWQ_OK) status = awqi_check_shape_2d(out, weight->n, weight->k, "awq_weight_dequantize: out");
     if (status == AWQ_OK) status = awqi_check_writable(out, "awq_weight_dequantize: out");
-    if (status == AWQ_OK) status = awqi_check_device(weight->context, out, "awq_weight_dequantize: out");
+    if (status == AWQ_OK) status = awqi_check_host(out, "awq_weight_dequantize: out");
     if (status != AWQ_OK) return status;
     struct dequantization work = {weight, out, (flags & AWQ_DEQUANTIZE_UNSCALED) ? weight->input_scale : NULL};
     awqi_parallel_for(weight->context, weight->n, dequantize_row, &work);
     return AWQ_OK;
 }
 
-static awq_status check_export(const awq_weight *weight, const awq_tensor *tensor, uint32_t dtypes, int64_t rows,
-                               int64_t columns, const char *what)
+static awq_status check_export(const awq_tensor *tensor, uint32_t dtypes, int64_t rows, int64_t columns,
+                               const char *what)
 {
     if (tensor == NULL) return AWQ_OK;
     awq_status status = awqi_check_tensor(tensor, rows > 0 ? 2 : 1, dtypes, what);
@@ -391,7 +390,7 @@ static awq_status check_export(const awq_weight *weight, const awq_tensor *tenso
         status =
             rows > 0 ? awqi_check_shape_2d(tensor, rows, columns, what) : awqi_check_shape_1d(tensor, columns, what);
     if (status == AWQ_OK) status = awqi_check_writable(tensor, what);
-    if (status == AWQ_OK) status = awqi_check_device(weight->context, tensor, what);
+    if (status == AWQ_OK) status = awqi_check_host(tensor, what);
     return status;
 }
 
@@ -417,10 +416,10 @@ awq_status awq_weight_export(const awq_weight *weight, awq_tensor *codes, awq_te
     if (weight == NULL) return awqi_fail(AWQ_ERROR_INVALID, "awq_weight_export: weight is NULL");
     const int64_t n = weight->n, k = weight->k, groups = weight->groups;
     const uint32_t scale_dtypes = 1u << AWQ_F32 | 1u << weight->scale_dtype;
-    awq_status status = check_export(weight, codes, 1u << AWQ_U8, n, k, "codes");
-    if (status == AWQ_OK) status = check_export(weight, scales, scale_dtypes, n, groups, "scales");
-    if (status == AWQ_OK) status = check_export(weight, zeros, 1u << AWQ_U8, n, groups, "zeros");
-    if (status == AWQ_OK) status = check_export(weight, input_scale, 1u << AWQ_F32, 0, k, "input_scale");
+    awq_status status = check_export(codes, 1u << AWQ_U8, n, k, "codes");
+    if (status == AWQ_OK) status = check_export(scales, scale_dtypes, n, groups, "scales");
+    if (status == AWQ_OK) status = check_export(zeros, 1u << AWQ_U8, n, groups, "zeros");
+    if (status == AWQ_OK) status = check_export(input_scale, 1u << AWQ_F32, 0, k, "input_scale");
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_weight_export");
     for (int64_t row = 0; row < n; row++) export_row(weight, row, codes, scales, zeros);
     for (int64_t i = 0; input_scale != NULL && i < k; i++) {

@@ -49,6 +49,6 @@ float awqi_weight_scale(const awq_weight *weight, int64_t row, int64_t group);
 int32_t awqi_weight_zero(const awq_weight *weight, int64_t row, int64_t group);
 
 /* AWQ_ERROR_INVALID or AWQ_ERROR_NON_FINITE unless 'scale' is F32 [k] and all positive and finite. */
-awq_status awqi_check_input_scale(const awq_context *context, const awq_tensor *scale, int64_t k);
+awq_status awqi_check_input_scale(const awq_tensor *scale, int64_t k);
 
 #endif /* AWQI_WEIGHT_H */

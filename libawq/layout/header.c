@@ -85,7 +85,7 @@ awq_status awqi_header_allocate(awq_context *context, const struct awqi_layout_h
                                 const struct awqi_planes *planes, awq_weight **weight)
 {
     const awq_tensor *input_scale = awqi_planes_get(planes, input_scale_name);
-    awq_status status = input_scale != NULL ? awqi_check_input_scale(context, input_scale, header->k) : AWQ_OK;
+    awq_status status = input_scale != NULL ? awqi_check_input_scale(input_scale, header->k) : AWQ_OK;
     if (status == AWQ_OK)
         status = awqi_weight_allocate(context, header->n, header->k, &header->quantizer, input_scale != NULL, weight);
     if (status == AWQ_OK && input_scale != NULL) awqi_load_row(input_scale, 0, (*weight)->input_scale, header->k);

@@ -10,6 +10,7 @@ program=${BUILD:-build}/test/cuda/kernels
 "$program"
 status=$?
 [ $status -eq 0 ] || exit $status
+"${BUILD:-build}/test/cuda/streams" || exit 1
 if ! command -v compute-sanitizer >/dev/null; then
     echo "compute-sanitizer is not installed: its checks did not run"
     exit 0

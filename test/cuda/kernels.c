@@ -257,7 +257,8 @@ static awq_weight *product_weight(const struct product *p)
     awq_tensor_init_const_2d(&scales, values, p->weight_dtype, p->n, p->groups);
     awq_tensor_init_const_2d(&zeros, p->zeros, AWQ_U8, p->n, p->groups);
     awq_weight *weight;
-    REQUIRE(awq_weight_create(host, &codes, &scales, p->symmetric ? NULL : &zeros, &quantize, &weight));
+    awq_context *context = p->rows % 2 ? host : device; /* weights live in host memory all the same */
+    REQUIRE(awq_weight_create(context, &codes, &scales, p->symmetric ? NULL : &zeros, &quantize, &weight));
     free(values);
     return weight;
 }
