@@ -1,4 +1,4 @@
-/* Dense products by cuBLASLt, which is loaded when it is there. */
+/* Dense products by cuBLASLt, loaded when it is there: under its usual name, or from where AWQ_CUBLASLT says. */
 #include "host.h"
 
 #include <cublasLt.h>

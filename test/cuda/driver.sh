@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the CUDA backend says where nothing can serve it: no driver, an old one, one without a GPU, a GPU that is too old, no
-# cuBLASLt.  The drivers are made here; the old GPU is the executor's.
+# What the CUDA backend says where nothing can serve it: no driver, an old one, one without a GPU, a GPU that is too
+# old, no cuBLASLt.  The drivers are made here; the old GPU is the executor's.
 set -u
 cd "$(dirname "$0")/../.."
 build=$(realpath "${BUILD:-build}")
@@ -24,7 +24,8 @@ expect() {
 
 # driver VERSION RESULT: a library of that version whose start gives that result.
 driver() {
-    ${CC:-cc} -shared -fPIC -DDRIVER_VERSION="$1" -DINIT_RESULT="$2" test/cuda/driver.c -o "$directory/libcuda.so.1" || exit 1
+    ${CC:-cc} -shared -fPIC -DDRIVER_VERSION="$1" -DINIT_RESULT="$2" test/cuda/driver.c \
+        -o "$directory/libcuda.so.1" || exit 1
 }
 
 simt="AWQ_CUDA_BACKEND=$build/libawq_cuda_simt.so"
