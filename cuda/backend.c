@@ -237,6 +237,7 @@ static const struct awqi_backend backend = {
     .release = cuda_release,
     .copy = awqi_cuda_copy,
     .synchronize = cuda_synchronize,
+    .time = awqi_cuda_time,
     .accumulate = cuda_accumulate,
     .accumulate_gram = cuda_accumulate_gram,
     .quantize = cuda_quantize,

@@ -121,4 +121,8 @@ void awqi_cuda_seed_nonces(void); /* with the time, whenever a device is opened 
 
 awq_status awqi_cuda_copy(void *device, const awq_tensor *src, awq_tensor *dst, void *stream);
 
+/* ---- time.c */
+
+awq_status awqi_cuda_time(void *device, awq_work_callback work, void *user_data, int64_t runs, double *seconds);
+
 #endif /* AWQ_CUDA_HOST_H */

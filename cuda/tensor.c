@@ -61,6 +61,16 @@ static void pack_host(const awq_tensor *tensor, unsigned char *packed, bool unpa
     }
 }
 
+static cudaError_t copy_within(const awq_tensor *src, awq_tensor *dst, cudaStream_t stream)
+{
+    if (src->dtype == dst->dtype && is_contiguous(src) && is_contiguous(dst)) {
+        const uint64_t bytes = (uint64_t)elements_of(src) * awqi_cuda_element_size(src->dtype);
+        return cudaMemcpyAsync(data_of(dst), data_of(src), bytes, cudaMemcpyDeviceToDevice, stream);
+    }
+    const struct cuda_array from = array_of(src), to = array_of(dst);
+    return awqi_cuda_convert(&from, &to, src->ndim, src->shape, stream);
+}
+
 /* One side lies on the host.  Bytes travel as they are, in order; strides are undone on the host, types converted on
  * the device. */
 static awq_status copy_across(const awq_tensor *src, awq_tensor *dst, cudaStream_t stream)
@@ -108,8 +118,7 @@ awq_status awqi_cuda_copy(void *device, const awq_tensor *src, awq_tensor *dst, 
     awq_status status = awqi_cuda_enter(cuda, &previous);
     if (status != AWQ_OK) return status;
     if (src->device_type == dst->device_type) {
-        const struct cuda_array from = array_of(src), to = array_of(dst);
-        status = awqi_cuda_check(awqi_cuda_convert(&from, &to, src->ndim, src->shape, stream), "copying a tensor");
+        status = awqi_cuda_check(copy_within(src, dst, stream), "copying a tensor");
     } else {
         status = copy_across(src, dst, stream);
     }

@@ -10,7 +10,7 @@
 #include "weight.h"
 
 /* Raised whenever this table or a struct it passes changes. */
-#define AWQI_BACKEND_ABI 2u
+#define AWQI_BACKEND_ABI 3u
 
 /* What the core lends a backend that is not linked with it. */
 struct awqi_host {
@@ -84,6 +84,8 @@ struct awqi_backend {
     void (*release)(void *device, void *memory);
     awq_status (*copy)(void *device, const awq_tensor *src, awq_tensor *dst, void *stream); /* converts */
     awq_status (*synchronize)(void *device, void *stream);
+    /* awq_context_time, arguments checked. */
+    awq_status (*time)(void *device, awq_work_callback work, void *user_data, int64_t runs, double *seconds);
 
     /* Add rows of x[..][channels] to the sums; weights[rows] or NULL for ones.  A row of weight 0 is not even read: it may
      * hold NaNs. */

@@ -150,6 +150,19 @@ awq_status awq_context_synchronize(awq_context *context, void *stream)
     return context->backend->synchronize(context->device, stream);
 }
 
+awq_status awq_context_time(awq_context *context, awq_work_callback work, void *user_data, int64_t runs,
+                            double *seconds)
+{
+    enum { MOST_RUNS = 1 << 20 };
+    if (context == NULL || work == NULL || seconds == NULL)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_context_time: %s is NULL",
+                         context == NULL ? "context" : work == NULL ? "work" : "seconds");
+    if (runs < 1 || runs > MOST_RUNS)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_context_time: %lld runs; 1 to %d are possible", (long long)runs,
+                         (int)MOST_RUNS);
+    return context->backend->time(context->device, work, user_data, runs, seconds);
+}
+
 awq_status awq_context_parallel_for(awq_context *context, int64_t count, awq_task_callback task, void *user_data)
 {
     if (context == NULL || task == NULL)

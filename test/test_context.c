@@ -223,6 +223,36 @@ static void nested_and_competing_runs_finish(void **state)
     awq_context_destroy(nested.context);
 }
 
+static awq_status fail_at_zero(void *user_data, void *stream)
+{
+    assert_null(stream);
+    return --*(int *)user_data == 0 ? AWQ_ERROR_STATE : AWQ_OK;
+}
+
+static void work_is_timed_as_often_as_asked(void **state)
+{
+    (void)state;
+    enum { RUNS = 5 };
+    awq_context *context = create(NULL);
+    double seconds[RUNS + 1] = {-1, -1, -1, -1, -1, -1};
+    int left = 100;
+    assert_int_equal(awq_context_time(context, fail_at_zero, &left, RUNS, seconds), AWQ_OK);
+    assert_int_equal(left, 100 - RUNS - 1); /* one of them unmeasured */
+    for (int i = 0; i < RUNS; i++) assert_true(seconds[i] >= 0.0);
+    assert_true(seconds[RUNS] == -1.0);
+    for (int good = 1; good <= RUNS; good++) {
+        left = good;
+        assert_int_equal(awq_context_time(context, fail_at_zero, &left, RUNS, seconds), AWQ_ERROR_STATE);
+        assert_int_equal(left, 0); /* not called again */
+    }
+    assert_int_equal(awq_context_time(context, fail_at_zero, &left, 0, seconds), AWQ_ERROR_INVALID);
+    assert_int_equal(awq_context_time(context, fail_at_zero, &left, (int64_t)1 << 40, seconds), AWQ_ERROR_INVALID);
+    assert_int_equal(awq_context_time(context, NULL, &left, 1, seconds), AWQ_ERROR_INVALID);
+    assert_int_equal(awq_context_time(context, fail_at_zero, &left, 1, NULL), AWQ_ERROR_INVALID);
+    assert_int_equal(awq_context_time(NULL, fail_at_zero, &left, 1, seconds), AWQ_ERROR_INVALID);
+    awq_context_destroy(context);
+}
+
 static void null_handles_are_refused(void **state)
 {
     (void)state;
@@ -247,6 +277,7 @@ int main(void)
         cmocka_unit_test(the_log_respects_its_level),
         cmocka_unit_test(parallel_for_runs_every_task_once),
         cmocka_unit_test(nested_and_competing_runs_finish),
+        cmocka_unit_test(work_is_timed_as_often_as_asked),
         cmocka_unit_test(null_handles_are_refused),
     };
     return cmocka_run_group_tests_name("context", tests, NULL, NULL);

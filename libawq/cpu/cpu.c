@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -104,6 +105,25 @@ static awq_status cpu_synchronize(void *device, void *stream)
     return AWQ_OK;
 }
 
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static awq_status cpu_time(void *device, awq_work_callback work, void *user_data, int64_t runs, double *seconds)
+{
+    (void)device;
+    awq_status status = work(user_data, NULL);
+    for (int64_t i = 0; i < runs && status == AWQ_OK; i++) {
+        const double begin = now();
+        status = work(user_data, NULL);
+        seconds[i] = now() - begin;
+    }
+    return status;
+}
+
 const struct awqi_backend awqi_cpu_backend = {
     .abi = AWQI_BACKEND_ABI,
     .kernels = 1,
@@ -115,6 +135,7 @@ const struct awqi_backend awqi_cpu_backend = {
     .release = cpu_release,
     .copy = cpu_copy,
     .synchronize = cpu_synchronize,
+    .time = cpu_time,
     .accumulate = awqi_cpu_accumulate,
     .accumulate_gram = awqi_cpu_accumulate_gram,
     .quantize = awqi_cpu_quantize,

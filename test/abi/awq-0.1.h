@@ -252,6 +252,22 @@ AWQ_API void awq_context_free(awq_context *context, void *memory);
  * failures of that work.  On the CPU nothing is ever pending. */
 AWQ_API awq_status awq_context_synchronize(awq_context *context, void *stream);
 
+/* How long work takes on the context's device: seconds[runs], one for each time it was done.  'work' does it, or enqueues
+ * it on 'stream', and may call awq_linear_run and awq_tensor_copy; a status other than AWQ_OK ends the measurement and is
+ * returned.
+ *
+ * CPU: 'work' is called once unmeasured, for pages and caches, then 'runs' times; 'stream' is NULL.
+ * CUDA: 'work' is called twice with a stream of the library's: once to load what it needs, and once while the stream is
+ * captured.  The graph is replayed once unmeasured, then 'runs' times, each between two events, so that the seconds are the
+ * device's own: launches from the host do not count where a replay takes longer than they do (some 10 us).  Everything the
+ * work needs must exist before: with a workspace awq_linear_run allocates nothing.
+ *
+ * What was just read lies in a cache, where real work would not find it: give as many copies of a weight as exceed
+ * awq_device_info.last_level_cache_bytes their turn. */
+typedef awq_status (*awq_work_callback)(void *user_data, void *stream);
+AWQ_API awq_status awq_context_time(awq_context *context, awq_work_callback work, void *user_data, int64_t runs,
+                                    double *seconds);
+
 /* Run task(user_data, i) for i = 0..count-1 on the context's threads, the caller's included, in any order and
  * at the same time; returns when all are done.  For host programs that want to share the pool rather than
  * oversubscribe the processor.  Tasks must not unwind, nor call functions of this library that use the pool.

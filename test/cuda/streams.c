@@ -1,4 +1,4 @@
-/* What a caller may do with streams: capture a run and replay it, run one linear on two streams at once, run it again
+/* What a caller may do with streams: capture a run and replay it, have it measured, run one linear on two streams at once, run it again
  * and again. Every result has the bits of the first.
  *
  * The backend's own objects are linked in, so that this program and they share one CUDA runtime: the device's or the
@@ -207,6 +207,35 @@ static void test_repeats(struct work *work)
     }
 }
 
+static awq_status enqueue_on(void *user_data, void *stream)
+{
+    struct work *work = user_data;
+    struct lane lane = work->lanes[0];
+    lane.stream = stream;
+    enqueue(work, &lane);
+    return AWQ_OK;
+}
+
+static awq_status fail_in_capture(void *user_data, void *stream)
+{
+    int *calls = user_data;
+    (void)stream;
+    return ++*calls < 2 ? AWQ_OK : awqi_fail(AWQ_ERROR_STATE, "call %d", *calls);
+}
+
+/* awq_context_time: replays compute what a run does, and failures come back from either call, after which all works. */
+static void test_time(struct work *work)
+{
+    enum { RUNS = 3 };
+    double seconds[RUNS] = {-1.0, -1.0, -1.0};
+    forget(work, &work->lanes[0]);
+    REQUIRE(backend->time(device, enqueue_on, work, RUNS, seconds));
+    expect_first(work, &work->lanes[0], "a measured run");
+    for (int i = 0; i < RUNS; i++) require(seconds[i] > 0.0, "seconds of a measured run");
+    for (int calls = 0, first = 0; first < 2; calls = ++first)
+        require(backend->time(device, fail_in_capture, &calls, 1, seconds) == AWQ_ERROR_STATE, "work that fails");
+}
+
 static void test_kernel(const awq_weight *weight, int32_t kernel, int64_t rows)
 {
     static struct work work;
@@ -223,6 +252,7 @@ static void test_kernel(const awq_weight *weight, int32_t kernel, int64_t rows)
     test_graph(&work);
     test_two_streams(&work);
     test_repeats(&work);
+    test_time(&work);
     lane_close(&work.lanes[0]);
     lane_close(&work.lanes[1]);
     backend->release(device, work.x);

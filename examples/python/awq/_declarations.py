@@ -233,6 +233,7 @@ awq_log_callback = CFUNCTYPE(None, c_void_p, c_int32, c_char_p, c_size_t)
 awq_allocate_callback = CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
 awq_release_callback = CFUNCTYPE(None, c_void_p, c_void_p, c_size_t)
 awq_progress_callback = CFUNCTYPE(c_int32, c_void_p, c_uint64, c_uint64)
+awq_work_callback = CFUNCTYPE(c_int32, c_void_p, c_void_p)
 awq_task_callback = CFUNCTYPE(None, c_void_p, c_int64)
 awq_loss_callback = CFUNCTYPE(c_int32, c_void_p, c_size_t, POINTER(POINTER(awq_tensor)), POINTER(c_double))
 
@@ -498,6 +499,7 @@ FUNCTIONS = {
     "awq_context_allocate": (c_int32, [POINTER(awq_context), c_uint64, POINTER(c_void_p)]),
     "awq_context_free": (None, [POINTER(awq_context), c_void_p]),
     "awq_context_synchronize": (c_int32, [POINTER(awq_context), c_void_p]),
+    "awq_context_time": (c_int32, [POINTER(awq_context), awq_work_callback, c_void_p, c_int64, POINTER(c_double)]),
     "awq_context_parallel_for": (c_int32, [POINTER(awq_context), c_int64, awq_task_callback, c_void_p]),
     "awq_tensor_copy": (c_int32, [POINTER(awq_context), POINTER(awq_tensor), POINTER(awq_tensor), c_void_p]),
     "awq_calibration_create": (c_int32, [POINTER(awq_context), c_int64, POINTER(awq_calibration_options),

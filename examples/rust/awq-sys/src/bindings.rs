@@ -258,6 +258,21 @@ extern "C" {
         stream: *mut core::ffi::c_void,
     ) -> awq_status;
 }
+pub type awq_work_callback = ::core::option::Option<
+    unsafe extern "C" fn(
+        user_data: *mut core::ffi::c_void,
+        stream: *mut core::ffi::c_void,
+    ) -> awq_status,
+>;
+extern "C" {
+    pub fn awq_context_time(
+        context: *mut awq_context,
+        work: awq_work_callback,
+        user_data: *mut core::ffi::c_void,
+        runs: i64,
+        seconds: *mut f64,
+    ) -> awq_status;
+}
 pub type awq_task_callback =
     ::core::option::Option<unsafe extern "C" fn(user_data: *mut core::ffi::c_void, index: i64)>;
 extern "C" {
