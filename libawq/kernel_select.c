@@ -165,16 +165,12 @@ static awq_status resolve(awq_kernel_request *request)
     return awqi_check_flags(request->flags, AWQ_QUANTIZE_SYMMETRIC, "awq_kernel_request");
 }
 
-static awq_status check_supported(const awq_device_info *device, const awq_kernel_request *request)
+static awq_status check_supported(const awq_device_info *device)
 {
     const int32_t capability = device->compute_capability;
     if (device->device_type == AWQ_DEVICE_CUDA && capability < CUDA_LEAST)
         return awqi_fail(AWQ_ERROR_UNSUPPORTED, "cuda: compute capability %d.%d; 7.5 or later is needed; use the CPU",
                          capability / 10, capability % 10);
-    if (device->device_type == AWQ_DEVICE_CPU && request->activation > AWQ_ACTIVATION_EXACT)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED,
-                         "cpu: activation mode %d; reference, gemv and gemm of this version (%s) are exact",
-                         request->activation, awq_version_string());
     return AWQ_OK;
 }
 
@@ -191,7 +187,7 @@ awq_status awq_kernel_select(const awq_device_info *device, const awq_kernel_req
     if (status == AWQ_OK && on.device_type != AWQ_DEVICE_CPU && on.device_type != AWQ_DEVICE_CUDA)
         status = awqi_fail(AWQ_ERROR_INVALID, "awq_device_info: device_type %d", on.device_type);
     if (status == AWQ_OK) status = resolve(&want);
-    if (status == AWQ_OK) status = check_supported(&on, &want);
+    if (status == AWQ_OK) status = check_supported(&on);
     if (status != AWQ_OK) return status;
 
     const bool cuda = on.device_type == AWQ_DEVICE_CUDA;

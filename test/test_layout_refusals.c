@@ -61,7 +61,6 @@ static void test_what_formats_cannot_hold(void **state)
         {GPTQ_V2, 8, 32, 16, 2, "gptq_v2: the weight has 8 outputs; the format holds multiples of 16"},
         {BLOCK, 8, 96, 24, 4, "cuda-block: groups of 24 inputs; the format holds multiples of 16"},
         {BLOCK, 8, 96, 32, 3, "cuda-block: the weight has 3 bits"},
-        {STREAM, 8, 96, 32, 8, "cpu-stream: the weight has 8 bits; the format holds 2, 3, 4"},
     };
     struct scratch *scratch = *state;
     uint64_t seed = 400;

@@ -188,17 +188,23 @@ static uint32_t gptq_v2_zero(struct given *given, const struct weight_shape *sha
 
 /* ---- cpu-stream: lines of 16 words */
 
+static int64_t line_inputs(const struct weight_shape *shape)
+{
+    return shape->bits == 8 ? 4 : 8;
+}
+
 static int64_t group_lines(const struct weight_shape *shape, int64_t g)
 {
-    return g * (1 + awqi_ceil_div(shape->group, 8));
+    return g * (1 + awqi_ceil_div(shape->group, line_inputs(shape)));
 }
 
 static uint32_t stream_code(struct given *given, const struct weight_shape *shape, int64_t n, int64_t k)
 {
-    const int64_t within = k % shape->group, line = group_lines(shape, k / shape->group) + 1 + within / 8;
+    const int64_t per_line = line_inputs(shape), width = 32 / per_line, within = k % shape->group;
+    const int64_t line = group_lines(shape, k / shape->group) + 1 + within / per_line;
     const uint32_t value = word(given, "stream", n / 16, 16 * line + n % 16);
     const uint32_t half = within % 2 != 0 ? value >> 16 : value & 0xffffu;
-    return half >> (4 * (within % 8 / 2)) & 15u;
+    return half >> (width * (within % per_line / 2)) & ((1u << width) - 1);
 }
 
 static uint16_t stream_half(struct given *given, const struct weight_shape *shape, int64_t n, int64_t g, int64_t from)
@@ -245,6 +251,7 @@ static const struct reader {
     {AWQ_LAYOUT_CPU_STREAM, {33, 320, 128, 3, 4}, stream_code, stream_zero, stream_scale},
     {AWQ_LAYOUT_CPU_STREAM, {5, 101, 13, 8, 4}, stream_code, stream_zero, stream_scale},
     {AWQ_LAYOUT_CPU_STREAM, {16, 1, 1, 1, 3}, stream_code, stream_zero, stream_scale},
+    {AWQ_LAYOUT_CPU_STREAM, {19, 90, 26, 4, 8}, stream_code, stream_zero, stream_scale},
 };
 
 static void check_reader(const struct reader *reader, const awq_weight *weight, struct given *given)

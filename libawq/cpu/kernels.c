@@ -1,7 +1,6 @@
-/* The table of instruction sets. */
+/* The tables of kernels, in ascending order: the last one whose features are all there is the best. */
 #include "kernels.h"
 
-/* In ascending order: the last one whose features are all there is the best. */
 static const struct awqi_cpu_kernels *const table[] = {
     &awqi_cpu_kernels_base,
 #if defined(__x86_64__)
@@ -10,15 +9,39 @@ static const struct awqi_cpu_kernels *const table[] = {
 #endif
 };
 
+static const struct awqi_gemv *const gemv_table[] = {
+    &awqi_gemv_base,
+#if defined(__x86_64__)
+    &awqi_gemv_avx2,
+    &awqi_gemv_avx512,
+#endif
+};
+
+enum { KERNELS = sizeof table / sizeof *table, GEMVS = sizeof gemv_table / sizeof *gemv_table };
+
 const struct awqi_cpu_kernels *awqi_cpu_kernels_at(size_t index)
 {
-    return index < sizeof table / sizeof *table ? table[index] : NULL;
+    return index < KERNELS ? table[index] : NULL;
+}
+
+const struct awqi_gemv *awqi_gemv_at(size_t index)
+{
+    return index < GEMVS ? gemv_table[index] : NULL;
 }
 
 const struct awqi_cpu_kernels *awqi_cpu_kernels_for(uint32_t features)
 {
     const struct awqi_cpu_kernels *best = table[0];
-    for (size_t i = 1; i < sizeof table / sizeof *table; i++)
+    for (size_t i = 1; i < KERNELS; i++)
         if ((table[i]->features & ~features) == 0) best = table[i];
+    return best;
+}
+
+const struct awqi_gemv *awqi_gemv_for(uint32_t features, int32_t activation)
+{
+    const struct awqi_gemv *best = gemv_table[0]; /* which keeps every bound */
+    for (size_t i = 1; i < GEMVS; i++)
+        if ((gemv_table[i]->features & ~features) == 0 && gemv_table[i]->activations >> activation & 1)
+            best = gemv_table[i];
     return best;
 }

@@ -2,37 +2,62 @@
  *
  * The outputs of a linear are cut into panels of AWQI_PANEL.  Within a panel the inputs follow each other, and for each
  * input (or word of codes) the outputs lie side by side, so that a vector register holds one input's weights for
- * several outputs and every kernel, whatever the width of its registers, reads the same memory in order. */
+ * several outputs and every kernel, whatever the width of its registers, reads the same memory in order.
+ *
+ * Quantised weights are a stream (layout/cpu_stream.c), of which a panel is two neighbouring blocks; dense ones are
+ * panels of numbers. */
 #ifndef AWQI_CPU_KERNELS_H
 #define AWQI_CPU_KERNELS_H
 
+#include "../layout/cpu_stream.h"
 #include "cpu.h"
 
 enum {
     AWQI_PANEL = 32,  /* outputs per panel */
+    AWQI_PANEL_BLOCKS = AWQI_PANEL / AWQI_STREAM_OUTPUTS,
     AWQI_STRIP = 12,  /* rows of x per strip: 12 x 32 sums fill 24 of AVX-512's registers */
     AWQI_DEPTH = 128, /* inputs per block: a block of a panel in F32, 16 KB, stays in the first-level cache */
     AWQI_GEMV_ROWS = 8
 };
 
-/* One weight in panels: dense when 'dtype' is set, else codes. */
-struct awqi_panels {
-    int64_t n, k;    /* n counts the rows of W, gate and up both */
-    int64_t panels;  /* outputs of the last one may be padding, of zeros */
-    bool paired;     /* each panel holds 16 gate rows, then the 16 up rows that go with them */
-    int32_t dtype;   /* F32, F16 or BF16; 0: codes */
-    int32_t width;   /* bits that a code takes in 'codes': 2, 4 or 8 (3 in 4) */
-    int64_t group_size, groups;
-    int64_t group_words;  /* words of codes per group; every group begins at a word */
-    int64_t panel_words;  /* words per panel, the last group's being only as many as it needs */
-    void *values;     /* [panels][k][PANEL] of dtype */
-    uint32_t *codes;  /* [panels][panel_words][PANEL], a word holding 32 / width inputs, lowest bits first */
-    float *scales;    /* [panels][groups][PANEL] */
-    uint8_t *zeros;   /* [panels][groups][PANEL]; the middle code when the weight is symmetric */
-    uint64_t size_bytes; /* of the four arrays */
+/* Which row of W is which column of which panel. */
+struct awqi_columns {
+    int64_t n;      /* rows of W, gate and up both */
+    int64_t panels; /* outputs of the last one may be padding, of zeros */
+    bool paired;    /* each panel holds 16 gate rows, then the 16 up rows that go with them */
 };
 
-/* The loops that depend on the instruction set.  Every sum runs over the inputs in ascending order, so that an output
+/* A quantised weight. */
+struct awqi_stream {
+    struct awqi_columns columns;
+    int64_t k;
+    struct awqi_stream_shape shape;
+    uint32_t *words; /* [panels][PANEL_BLOCKS][shape.block_words], aligned to a line */
+    uint64_t size_bytes;
+};
+
+/* A dense weight. */
+struct awqi_panels {
+    struct awqi_columns columns;
+    int64_t k;
+    int32_t dtype; /* F32, F16 or BF16 */
+    void *values;  /* [panels][k][PANEL] of dtype */
+    uint64_t size_bytes;
+};
+
+/* Inputs of a row in stream order: every group is filled up to whole lines. */
+static inline int64_t awqi_stream_inputs(const struct awqi_stream *w)
+{
+    return w->shape.lines * w->shape.line_inputs;
+}
+
+/* Block 0 or 1 of a panel. */
+static inline const uint32_t *awqi_stream_block(const struct awqi_stream *w, int64_t panel, int64_t block)
+{
+    return w->words + (panel * AWQI_PANEL_BLOCKS + block) * w->shape.block_words;
+}
+
+/* The loops that compute in single precision.  Every sum runs over the inputs in ascending order, so that an output
  * does not depend on which rows and columns were computed beside it. */
 struct awqi_cpu_kernels {
     uint32_t features; /* AWQ_CPU_* that it needs */
@@ -40,33 +65,61 @@ struct awqi_cpu_kernels {
     /* c[STRIP][PANEL] += a[depth][STRIP]^T b[depth][PANEL] */
     void (*tile)(int64_t depth, const float *a, const float *b, float *c);
     /* b[count][PANEL] = the weights of inputs first .. first + count - 1 of a panel, (q - z) s in F32 */
-    void (*unpack)(const struct awqi_panels *w, int64_t panel, int64_t first, int64_t count, float *b);
+    void (*unpack)(const struct awqi_stream *w, int64_t panel, int64_t first, int64_t count, float *b);
+    void (*unpack_dense)(const struct awqi_panels *w, int64_t panel, int64_t first, int64_t count, float *b);
     /* out[rows][PANEL] = x[rows][k] times the panel; rows <= GEMV_ROWS */
-    void (*gemv)(const struct awqi_panels *w, int64_t panel, const float *x, int64_t rows, float *out);
+    void (*gemv_dense)(const struct awqi_panels *w, int64_t panel, const float *x, int64_t rows, float *out);
 };
 
 extern const struct awqi_cpu_kernels awqi_cpu_kernels_ref, awqi_cpu_kernels_base, awqi_cpu_kernels_avx2,
     awqi_cpu_kernels_avx512;
 
+/* A way to multiply few rows by a stream.  Rows of x are brought into a form of its own first, once for all panels. */
+struct awqi_gemv {
+    const char *name;
+    uint32_t features;    /* AWQ_CPU_* that it needs */
+    uint32_t activations; /* 1 << AWQ_ACTIVATION_* of the modes whose error bound it keeps */
+    /* Bytes of a row in its form, a multiple of 64. */
+    int64_t (*row_bytes)(const struct awqi_stream *w);
+    /* 'x' is a row in stream order, zeros where groups are filled up; 'row' is aligned to 64 bytes. */
+    void (*prepare)(const struct awqi_stream *w, const float *x, void *row);
+    /* out[rows][PANEL] = rows of x times the panel; rows <= GEMV_ROWS */
+    void (*run)(const struct awqi_stream *w, int64_t panel, const void *rows, int64_t count, float *out);
+};
+
+#define AWQI_ACTIVATIONS_ALL (~0u)
+
+extern const struct awqi_gemv awqi_gemv_ref, awqi_gemv_base, awqi_gemv_avx2, awqi_gemv_avx512;
+
 /* ---- kernels.c */
 
 /* Entry 'index' of the table, in ascending order; NULL past its end. */
 const struct awqi_cpu_kernels *awqi_cpu_kernels_at(size_t index);
+const struct awqi_gemv *awqi_gemv_at(size_t index);
 
 /* The best kernels for a set of features. */
 const struct awqi_cpu_kernels *awqi_cpu_kernels_for(uint32_t features);
 
-/* ---- panels.c */
+/* The best for a mode of activations, which must not be DEFAULT. */
+const struct awqi_gemv *awqi_gemv_for(uint32_t features, int32_t activation);
 
-/* Lay a weight out; 'paired' as above.  One of 'weight' and 'dense' is NULL. */
-awq_status awqi_panels_create(awq_context *context, const awq_weight *weight, const awq_tensor *dense, bool paired,
-                              struct awqi_panels *panels);
-void awqi_panels_destroy(awq_context *context, struct awqi_panels *panels);
+/* ---- stream.c, panels.c */
 
 /* The row of W that column 'column' of panel 'panel' stands for, or -1 for padding. */
-int64_t awqi_panel_row(const struct awqi_panels *w, int64_t panel, int64_t column);
+int64_t awqi_column_row(const struct awqi_columns *columns, int64_t panel, int64_t column);
+struct awqi_columns awqi_columns_of(int64_t n, bool paired);
 
-/* One weight, (q - z) s or as it was given. */
+awq_status awqi_stream_create(awq_context *context, const awq_weight *weight, bool paired, struct awqi_stream *stream);
+void awqi_stream_destroy(awq_context *context, struct awqi_stream *stream);
+
+/* One weight, (q - z) s. */
+float awqi_stream_weight(const struct awqi_stream *w, int64_t panel, int64_t column, int64_t input);
+
+/* A row of x [k] at the beginning of x [inputs] takes its stream order in place. */
+void awqi_stream_order(const struct awqi_stream *w, float *x);
+
+awq_status awqi_panels_create(awq_context *context, const awq_tensor *dense, bool paired, struct awqi_panels *panels);
+void awqi_panels_destroy(awq_context *context, struct awqi_panels *panels);
 float awqi_panel_weight(const struct awqi_panels *w, int64_t panel, int64_t column, int64_t input);
 
 /* ---- gemm.c */

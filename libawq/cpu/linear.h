@@ -5,7 +5,12 @@
 #include "kernels.h"
 
 struct awqi_cpu_linear {
+    bool dense;
+    struct awqi_columns columns;
+    int64_t k;
+    struct awqi_stream stream; /* one of them is empty */
     struct awqi_panels panels;
+    int32_t activation;    /* as asked for */
     float *input_scale;    /* [k]; NULL: ones */
     float *bias;           /* [panels][PANEL]; NULL: none */
     uint64_t size_bytes;   /* of all that is held */

@@ -50,4 +50,8 @@ static inline vec vec_load_f16(const uint16_t *p)
 
 #include "linear_body.h"
 
-const struct awqi_cpu_kernels awqi_cpu_kernels_base = {0, "base", tile, unpack, gemv};
+const struct awqi_cpu_kernels awqi_cpu_kernels_base = {0, "base",
+    tile, unpack, unpack_dense, gemv_dense};
+
+const struct awqi_gemv awqi_gemv_base = {"base", 0, AWQI_ACTIVATIONS_ALL,
+    stream_row_bytes, stream_prepare, stream_run};

@@ -3,21 +3,8 @@
 
 #include <stdio.h>
 
-static const char *activation_name(int32_t activation)
-{
-    switch (activation) {
-    case AWQ_ACTIVATION_SPLIT: return "split";
-    case AWQ_ACTIVATION_BF16: return "bf16";
-    case AWQ_ACTIVATION_INT8: return "int8";
-    default: return "unknown";
-    }
-}
-
 static awq_status check_spec(const struct awqi_linear_spec *spec)
 {
-    if (spec->activation != AWQ_ACTIVATION_DEFAULT && spec->activation != AWQ_ACTIVATION_EXACT)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "activation mode %s (%d): the CPU kernels of this version are exact",
-                         activation_name(spec->activation), spec->activation);
     if (spec->kernel < AWQ_KERNEL_AUTO || spec->kernel > AWQ_KERNEL_GEMM)
         return awqi_fail(AWQ_ERROR_UNSUPPORTED, "kernel %s (%d): not on the CPU, which has reference, gemv and gemm",
                          awq_kernel_name(spec->kernel), spec->kernel);
@@ -26,7 +13,7 @@ static awq_status check_spec(const struct awqi_linear_spec *spec)
 
 static awq_status copy_bias(awq_context *context, const awq_tensor *bias, struct awqi_cpu_linear *linear)
 {
-    const struct awqi_panels *w = &linear->panels;
+    const struct awqi_columns *w = &linear->columns;
     void *memory;
     awq_status status = awqi_calloc(context, (uint64_t)w->panels * AWQI_PANEL, sizeof(float), "a bias", &memory);
     if (status != AWQ_OK) return status;
@@ -35,7 +22,7 @@ static awq_status copy_bias(awq_context *context, const awq_tensor *bias, struct
     const unsigned char *values = awqi_tensor_data(bias);
     int64_t step = awqi_tensor_inner_stride(bias) * (int64_t)awq_dtype_size(bias->dtype);
     for (int64_t i = 0; i < w->panels * AWQI_PANEL; i++) {
-        int64_t row = awqi_panel_row(w, i / AWQI_PANEL, i % AWQI_PANEL);
+        int64_t row = awqi_column_row(w, i / AWQI_PANEL, i % AWQI_PANEL);
         if (row >= 0) awqi_to_f32(bias->dtype, values + row * step, linear->bias + i, 1);
     }
     return AWQ_OK;
@@ -70,6 +57,19 @@ static void describe_weight(const struct awqi_linear_spec *spec, awq_kernel_requ
     }
 }
 
+static awq_status prepare_weight(awq_context *context, const struct awqi_linear_spec *spec,
+                                 struct awqi_cpu_linear *linear)
+{
+    const bool paired = (spec->flags & AWQ_LINEAR_SILU_MUL) != 0;
+    linear->dense = spec->weight == NULL;
+    awq_status status = linear->dense ? awqi_panels_create(context, spec->dense, paired, &linear->panels)
+                                      : awqi_stream_create(context, spec->weight, paired, &linear->stream);
+    linear->columns = linear->dense ? linear->panels.columns : linear->stream.columns;
+    linear->k = linear->dense ? linear->panels.k : linear->stream.k;
+    linear->size_bytes = sizeof *linear + linear->panels.size_bytes + linear->stream.size_bytes;
+    return status;
+}
+
 awq_status awqi_cpu_linear_prepare(void *device, const struct awqi_linear_spec *spec, void **prepared)
 {
     struct awqi_cpu_device *cpu = device;
@@ -81,9 +81,8 @@ awq_status awqi_cpu_linear_prepare(void *device, const struct awqi_linear_spec *
     linear->kernel = spec->kernel;
     linear->tuning = spec->tuning;
     describe_weight(spec, &linear->request);
-    status = awqi_panels_create(cpu->context, spec->weight, spec->dense, (spec->flags & AWQ_LINEAR_SILU_MUL) != 0,
-                                &linear->panels);
-    linear->size_bytes = sizeof *linear + linear->panels.size_bytes;
+    linear->activation = spec->activation;
+    status = prepare_weight(cpu->context, spec, linear);
     if (status == AWQ_OK && spec->bias != NULL) status = copy_bias(cpu->context, spec->bias, linear);
     if (status == AWQ_OK && spec->weight != NULL && spec->weight->input_scale != NULL)
         status = copy_input_scale(cpu->context, spec->weight, linear);
@@ -100,6 +99,7 @@ void awqi_cpu_linear_release(void *device, void *prepared)
     struct awqi_cpu_device *cpu = device;
     struct awqi_cpu_linear *linear = prepared;
     if (linear == NULL) return;
+    awqi_stream_destroy(cpu->context, &linear->stream);
     awqi_panels_destroy(cpu->context, &linear->panels);
     awqi_free(cpu->context, linear->bias);
     awqi_free(cpu->context, linear->input_scale);

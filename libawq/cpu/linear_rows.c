@@ -28,7 +28,7 @@ static float norm_factor(const struct awqi_linear_job *job, int64_t row, int64_t
 void awqi_linear_load_row(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row,
                           float *out, int64_t step)
 {
-    const int64_t k = linear->panels.k;
+    const int64_t k = linear->k;
     const float factor = job->norm_weight != NULL ? norm_factor(job, row, k) : 1.0f;
     for (int64_t first = 0; first < k; first += BLOCK) {
         float values[BLOCK], weights[BLOCK];
@@ -52,7 +52,7 @@ static float silu(float value)
 void awqi_linear_store_panel(const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job, int64_t row,
                              int64_t panel, const float *sums)
 {
-    const struct awqi_panels *w = &linear->panels;
+    const struct awqi_columns *w = &linear->columns;
     const int64_t width = w->paired ? AWQI_PANEL / 2 : AWQI_PANEL, outputs = w->paired ? w->n / 2 : w->n;
     const int64_t first = panel * width, count = awqi_min64(width, outputs - first);
     float values[AWQI_PANEL], residual[AWQI_PANEL];

@@ -1,13 +1,16 @@
 /* Running a linear on the CPU: passes over the rows, panels within a pass spread over the threads. */
 #include "linear.h"
 
-enum { TASK_BYTES = 65536 }; /* of weights per task of a matrix-vector product; less is not worth waking a thread */
+enum { TASK_BYTES = 131072 }; /* of weights per task of a matrix-vector product */
 
 struct pass {
     const struct awqi_cpu_linear *linear;
     const struct awqi_linear_job *job;
     const struct awqi_cpu_kernels *kernels;
-    float *x;            /* the workspace */
+    const struct awqi_gemv *gemv;
+    float *x;            /* the workspace: rows in single precision, */
+    unsigned char *rows_as_taken; /* and in the form of the kernel */
+    int64_t row_floats, row_bytes;
     int64_t first, rows; /* of x and y */
     int64_t panels_per_task;
 };
@@ -19,27 +22,55 @@ static int64_t pass_rows(int32_t kernel)
 
 /* ---- few rows: every task sweeps some panels once for all rows */
 
+/* Floats of a row as it is loaded: its own, and room for groups filled up. */
+static int64_t loaded_floats(const struct awqi_cpu_linear *linear)
+{
+    return linear->dense ? linear->k : awqi_ceil_div(awqi_stream_inputs(&linear->stream), 16) * 16;
+}
+
+static void gemv_input_task(void *user_data, int64_t row)
+{
+    const struct pass *pass = user_data;
+    float *x = pass->x + row * pass->row_floats;
+    awqi_linear_load_row(pass->linear, pass->job, pass->first + row, x, 1);
+    if (pass->linear->dense) return;
+    awqi_stream_order(&pass->linear->stream, x);
+    pass->gemv->prepare(&pass->linear->stream, x, pass->rows_as_taken + row * pass->row_bytes);
+}
+
 static void gemv_task(void *user_data, int64_t index)
 {
     const struct pass *pass = user_data;
-    const struct awqi_panels *w = &pass->linear->panels;
-    int64_t begin = index * pass->panels_per_task, end = awqi_min64(begin + pass->panels_per_task, w->panels);
+    const struct awqi_cpu_linear *linear = pass->linear;
+    const int64_t begin = index * pass->panels_per_task;
+    const int64_t end = awqi_min64(begin + pass->panels_per_task, linear->columns.panels);
     for (int64_t panel = begin; panel < end; panel++) {
         float sums[AWQI_GEMV_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
-        pass->kernels->gemv(w, panel, pass->x, pass->rows, sums);
+        if (linear->dense) pass->kernels->gemv_dense(&linear->panels, panel, pass->x, pass->rows, sums);
+        else pass->gemv->run(&linear->stream, panel, pass->rows_as_taken, pass->rows, sums);
         for (int64_t i = 0; i < pass->rows; i++)
-            awqi_linear_store_panel(pass->linear, pass->job, pass->first + i, panel, sums + i * AWQI_PANEL);
+            awqi_linear_store_panel(linear, pass->job, pass->first + i, panel, sums + i * AWQI_PANEL);
     }
 }
 
 static void run_gemv(awq_context *context, struct pass *pass)
 {
-    const struct awqi_panels *w = &pass->linear->panels;
-    for (int64_t i = 0; i < pass->rows; i++)
-        awqi_linear_load_row(pass->linear, pass->job, pass->first + i, pass->x + i * w->k, 1);
-    int64_t panel_bytes = (int64_t)(w->size_bytes / (uint64_t)w->panels);
+    const struct awqi_cpu_linear *linear = pass->linear;
+    pass->row_floats = loaded_floats(linear);
+    pass->row_bytes = linear->dense ? 0 : pass->gemv->row_bytes(&linear->stream);
+    pass->rows_as_taken = (unsigned char *)(pass->x + pass->rows * pass->row_floats);
+    awqi_parallel_for(context, pass->rows, gemv_input_task, pass);
+    uint64_t bytes = linear->dense ? linear->panels.size_bytes : linear->stream.size_bytes;
+    int64_t panel_bytes = (int64_t)(bytes / (uint64_t)linear->columns.panels);
     pass->panels_per_task = awqi_max64(1, TASK_BYTES / panel_bytes);
-    awqi_parallel_for(context, awqi_ceil_div(w->panels, pass->panels_per_task), gemv_task, pass);
+    awqi_parallel_for(context, awqi_ceil_div(linear->columns.panels, pass->panels_per_task), gemv_task, pass);
+}
+
+/* The mode that DEFAULT stands for: what keeps the input's own precision, and for F32 nearly so. */
+static int32_t resolve_activation(const struct awqi_cpu_linear *linear, int32_t dtype)
+{
+    if (linear->activation != AWQ_ACTIVATION_DEFAULT) return linear->activation;
+    return dtype == AWQ_BF16 ? AWQ_ACTIVATION_BF16 : AWQ_ACTIVATION_SPLIT;
 }
 
 /* ---- many rows: strips of x, then tasks of one panel and up to TASK_ROWS rows */
@@ -47,7 +78,7 @@ static void run_gemv(awq_context *context, struct pass *pass)
 static void strip_task(void *user_data, int64_t strip)
 {
     const struct pass *pass = user_data;
-    int64_t k = pass->linear->panels.k, used = awqi_min64(AWQI_STRIP, pass->rows - strip * AWQI_STRIP);
+    int64_t k = pass->linear->k, used = awqi_min64(AWQI_STRIP, pass->rows - strip * AWQI_STRIP);
     float *x = pass->x + strip * k * AWQI_STRIP;
     if (used < AWQI_STRIP) memset(x, 0, (size_t)k * AWQI_STRIP * sizeof *x);
     for (int64_t i = 0; i < used; i++)
@@ -58,20 +89,22 @@ static const float *panel_block(const void *source, int64_t panel, int64_t first
 {
     const struct pass *pass = source;
     const struct awqi_panels *w = &pass->linear->panels;
-    if (w->dtype == AWQ_F32) return (const float *)w->values + (panel * w->k + first) * AWQI_PANEL;
-    pass->kernels->unpack(w, panel, first, count, b);
+    if (pass->linear->dense && w->dtype == AWQ_F32)
+        return (const float *)w->values + (panel * w->k + first) * AWQI_PANEL;
+    if (pass->linear->dense) pass->kernels->unpack_dense(w, panel, first, count, b);
+    else pass->kernels->unpack(&pass->linear->stream, panel, first, count, b);
     return b;
 }
 
 static void gemm_task(void *user_data, int64_t index)
 {
     const struct pass *pass = user_data;
-    const struct awqi_panels *w = &pass->linear->panels;
+    const int64_t panels = pass->linear->columns.panels, k = pass->linear->k;
     float sums[AWQI_TASK_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
-    int64_t panel = index % w->panels, begin = index / w->panels * AWQI_TASK_ROWS;
+    int64_t panel = index % panels, begin = index / panels * AWQI_TASK_ROWS;
     int64_t rows = awqi_min64(AWQI_TASK_ROWS, pass->rows - begin);
-    awqi_gemm_panel(pass->kernels, pass->x + begin * w->k, awqi_ceil_div(rows, AWQI_STRIP), w->k, panel_block, pass,
-                    panel, sums);
+    awqi_gemm_panel(pass->kernels, pass->x + begin * k, awqi_ceil_div(rows, AWQI_STRIP), k, panel_block, pass, panel,
+                    sums);
     for (int64_t i = 0; i < rows; i++)
         awqi_linear_store_panel(pass->linear, pass->job, pass->first + begin + i, panel, sums + i * AWQI_PANEL);
 }
@@ -80,7 +113,7 @@ static void run_gemm(awq_context *context, struct pass *pass)
 {
     awqi_parallel_for(context, awqi_ceil_div(pass->rows, AWQI_STRIP), strip_task, pass);
     int64_t blocks = awqi_ceil_div(pass->rows, AWQI_TASK_ROWS);
-    awqi_parallel_for(context, blocks * pass->linear->panels.panels, gemm_task, pass);
+    awqi_parallel_for(context, blocks * pass->linear->columns.panels, gemm_task, pass);
 }
 
 awq_status awqi_cpu_linear_run(void *device, const void *prepared, const struct awqi_linear_job *job)
@@ -88,10 +121,13 @@ awq_status awqi_cpu_linear_run(void *device, const void *prepared, const struct 
     const struct awqi_cpu_device *cpu = device;
     const struct awqi_cpu_linear *linear = prepared;
     int32_t kernel = awqi_cpu_linear_choose(device, prepared, job->rows, NULL, 0, NULL);
+    const bool reference = kernel == AWQ_KERNEL_REFERENCE;
+    const int32_t activation = resolve_activation(linear, job->x->dtype);
     struct pass pass = {
         .linear = linear,
         .job = job,
-        .kernels = kernel == AWQ_KERNEL_REFERENCE ? &awqi_cpu_kernels_ref : cpu->kernels,
+        .kernels = reference ? &awqi_cpu_kernels_ref : cpu->kernels,
+        .gemv = reference ? &awqi_gemv_ref : awqi_gemv_for(cpu->info.cpu_features, activation),
         .x = job->workspace,
     };
     for (pass.first = 0; pass.first < job->rows; pass.first += pass_rows(kernel)) {
@@ -102,13 +138,22 @@ awq_status awqi_cpu_linear_run(void *device, const void *prepared, const struct 
     return AWQ_OK;
 }
 
-/* Enough for whichever kernel is chosen; strips round the rows up, so theirs is the most. */
+static uint64_t gemv_workspace(const struct awqi_cpu_linear *linear, int64_t rows)
+{
+    int64_t row_bytes = linear->dense ? 0 : awqi_gemv_ref.row_bytes(&linear->stream);
+    for (size_t i = 0; !linear->dense && awqi_gemv_at(i) != NULL; i++)
+        row_bytes = awqi_max64(row_bytes, awqi_gemv_at(i)->row_bytes(&linear->stream));
+    return (uint64_t)rows * ((uint64_t)loaded_floats(linear) * sizeof(float) + (uint64_t)row_bytes);
+}
+
+/* Enough for whichever kernel is chosen. */
 uint64_t awqi_cpu_linear_workspace(void *device, const void *prepared, int64_t max_rows)
 {
     const struct awqi_cpu_linear *linear = prepared;
     (void)device;
-    int32_t kernel = linear->kernel == AWQ_KERNEL_AUTO ? AWQ_KERNEL_GEMM : linear->kernel;
-    int64_t rows = awqi_min64(max_rows, pass_rows(kernel));
-    if (kernel == AWQ_KERNEL_GEMM) rows = awqi_ceil_div(rows, AWQI_STRIP) * AWQI_STRIP;
-    return rows > 0 ? (uint64_t)rows * (uint64_t)linear->panels.k * sizeof(float) : 0;
+    uint64_t bytes = gemv_workspace(linear, awqi_min64(max_rows, AWQI_GEMV_ROWS));
+    if (linear->kernel != AWQ_KERNEL_AUTO && linear->kernel != AWQ_KERNEL_GEMM) return bytes;
+    int64_t strips = awqi_ceil_div(awqi_min64(max_rows, AWQI_PASS_ROWS), AWQI_STRIP);
+    uint64_t gemm = (uint64_t)(strips * AWQI_STRIP) * (uint64_t)linear->k * sizeof(float);
+    return bytes > gemm ? bytes : gemm;
 }
