@@ -1,41 +1,50 @@
 /* The pool: a fixed number of threads that run numbered tasks.
  *
- * A run is opened, its tasks are claimed one by one from a counter, and it is closed when the caller finds none left; then the
- * caller waits only for threads that joined.  A worker that the system has not scheduled in the meantime finds the run closed and
- * costs nothing, so a busy machine does not stall a run for a time slice. */
+ * A run is opened, its tasks are claimed in chunks from a counter, and it is closed when the caller finds none left; then
+ * the caller waits only for workers that joined.  A worker that the system has not scheduled in the meantime finds the run
+ * closed and costs nothing, so a busy machine does not stall a run for a time slice.
+ *
+ * Nobody takes a lock while all are awake: workers and caller watch a word for SPIN_NANOSECONDS before they sleep. */
 #include "internal.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
+enum {
+    SPIN_NANOSECONDS = 20000, /* bridges the gap between two products of a layer; a neighbour does not notice it */
+    CHUNKS_PER_THREAD = 16,   /* claims are rare beside tasks, and the last chunk of a run is a small part of it */
+    CLOSED = 1 << 30          /* in 'members' */
+};
+
 struct awqi_pool {
     int32_t threads; /* including the caller of a run */
     int32_t started; /* workers that exist */
     pthread_t *workers;
+    atomic_int process;       /* that they live in; a child of it has none.  0: not started */
     pthread_mutex_t run_lock; /* held by the thread whose run this is */
-    pthread_mutex_t lock;     /* guards what follows */
-    pthread_cond_t work;      /* a run was opened, or the pool is stopping */
-    pthread_cond_t idle;      /* the last joined worker left */
-    bool open;
-    bool stopping;
-    int32_t joined;
-    atomic_uint generation; /* counts runs; watched by workers that spin */
-    atomic_int busy;        /* equals joined; watched by a caller that spins */
+
+    atomic_uint generation;  /* counts runs: a worker that saw this one has nothing to do */
+    atomic_int members;      /* workers at the run, plus CLOSED when none may join it */
+    atomic_int sleepers;     /* workers that have to be woken */
+    pthread_mutex_t lock;    /* only to fall asleep and to wake others */
+    pthread_cond_t work;     /* a run was opened, or the pool is stopping */
+    pthread_cond_t idle;     /* the last member of a closed run left */
+    atomic_bool stopping;
+
+    /* The run: written while it is closed and has no members, read by members. */
     awq_task_callback task;
     void *user_data;
-    int64_t count;
+    int64_t count, chunk;
     atomic_llong next;
 };
 
 /* Set while a thread runs tasks, so that a nested run is served on the spot. */
 static _Thread_local bool inside_task;
-
-/* Long enough to bridge the gap between two products of a layer, short enough not to be noticed by a neighbour. */
-enum { SPIN_NANOSECONDS = 20000 };
 
 static int64_t now_nanoseconds(void)
 {
@@ -46,104 +55,158 @@ static int64_t now_nanoseconds(void)
 
 static void pause_briefly(void)
 {
+    for (int i = 0; i < 16; i++) {
 #if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
+        __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("yield");
+        __asm__ volatile("yield");
 #endif
+    }
 }
 
 static void run_tasks(struct awqi_pool *pool)
 {
     inside_task = true;
     for (;;) {
-        int64_t index = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (index >= pool->count) break;
-        pool->task(pool->user_data, index);
+        int64_t begin = atomic_fetch_add_explicit(&pool->next, pool->chunk, memory_order_relaxed);
+        if (begin >= pool->count) break;
+        int64_t end = awqi_min64(begin + pool->chunk, pool->count);
+        for (int64_t i = begin; i < end; i++) pool->task(pool->user_data, i);
     }
     inside_task = false;
 }
 
-static void spin_while_generation(struct awqi_pool *pool, unsigned seen)
+/* ---- workers */
+
+static bool join_run(struct awqi_pool *pool)
+{
+    int members = atomic_load_explicit(&pool->members, memory_order_relaxed);
+    while (!(members & CLOSED))
+        if (atomic_compare_exchange_weak_explicit(&pool->members, &members, members + 1, memory_order_acquire,
+                                                  memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void leave_run(struct awqi_pool *pool)
+{
+    if (atomic_fetch_sub_explicit(&pool->members, 1, memory_order_release) != CLOSED + 1) return;
+    pthread_mutex_lock(&pool->lock); /* the caller may be falling asleep */
+    pthread_cond_signal(&pool->idle);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* Return once there was a run after number 'seen', or the pool is stopping. */
+static void await_run(struct awqi_pool *pool, unsigned seen)
 {
     int64_t end = now_nanoseconds() + SPIN_NANOSECONDS;
-    while (atomic_load_explicit(&pool->generation, memory_order_acquire) == seen && now_nanoseconds() < end)
-        for (int i = 0; i < 16; i++) pause_briefly();
+    do {
+        if (atomic_load(&pool->generation) != seen) return;
+        pause_briefly();
+    } while (now_nanoseconds() < end);
+    pthread_mutex_lock(&pool->lock);
+    /* Counted before the last look, as open_run looks for sleepers after counting its run: one sees the other. */
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (atomic_load(&pool->generation) == seen) pthread_cond_wait(&pool->work, &pool->lock);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 static void *worker(void *argument)
 {
     struct awqi_pool *pool = argument;
     unsigned seen = 0;
-    pthread_mutex_lock(&pool->lock);
-    while (!pool->stopping) {
-        if (!pool->open || atomic_load(&pool->generation) == seen) {
-            seen = atomic_load(&pool->generation);
-            pthread_mutex_unlock(&pool->lock);
-            spin_while_generation(pool, seen);
-            pthread_mutex_lock(&pool->lock);
-            while (!pool->stopping && atomic_load(&pool->generation) == seen) pthread_cond_wait(&pool->work, &pool->lock);
-            continue;
-        }
+    for (;;) {
+        await_run(pool, seen);
+        if (atomic_load(&pool->stopping)) return NULL;
         seen = atomic_load(&pool->generation);
-        pool->joined++;
-        atomic_store(&pool->busy, pool->joined);
-        pthread_mutex_unlock(&pool->lock);
+        if (!join_run(pool)) continue;
         run_tasks(pool);
-        pthread_mutex_lock(&pool->lock);
-        pool->joined--;
-        atomic_store(&pool->busy, pool->joined);
-        if (pool->joined == 0) pthread_cond_signal(&pool->idle);
+        leave_run(pool);
     }
-    pthread_mutex_unlock(&pool->lock);
-    return NULL;
 }
 
-/* The first run starts the workers; a system that refuses some leaves a smaller pool, never a failure. */
+/* The first run starts the workers; a system that refuses some leaves a smaller pool, never a failure.  Signals are for
+ * the host's own threads. */
 static void start_workers(struct awqi_pool *pool)
 {
-    if (pool->workers != NULL || pool->threads < 2) return;
+    if (pool->workers != NULL) return;
     pool->workers = calloc((size_t)pool->threads - 1, sizeof *pool->workers);
     if (pool->workers == NULL) return;
+    atomic_store(&pool->process, getpid());
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool->started < pool->threads - 1 &&
            pthread_create(&pool->workers[pool->started], NULL, worker, pool) == 0)
         pool->started++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-static void wait_for_joined(struct awqi_pool *pool)
+/* ---- runs */
+
+static void wake_workers(struct awqi_pool *pool, int64_t wanted)
 {
-    int64_t end = now_nanoseconds() + SPIN_NANOSECONDS;
-    while (atomic_load_explicit(&pool->busy, memory_order_acquire) != 0 && now_nanoseconds() < end)
-        for (int i = 0; i < 16; i++) pause_briefly();
-    pthread_mutex_lock(&pool->lock);
-    while (pool->joined != 0) pthread_cond_wait(&pool->idle, &pool->lock);
+    int sleepers = atomic_load(&pool->sleepers);
+    if (sleepers == 0) return;
+    pthread_mutex_lock(&pool->lock); /* those who were falling asleep now are */
     pthread_mutex_unlock(&pool->lock);
+    if (wanted >= sleepers) pthread_cond_broadcast(&pool->work);
+    else while (wanted-- > 0) pthread_cond_signal(&pool->work);
+}
+
+static void open_run(struct awqi_pool *pool, int64_t count, awq_task_callback task, void *user_data)
+{
+    pool->task = task;
+    pool->user_data = user_data;
+    pool->count = count;
+    pool->chunk = awqi_max64(1, count / ((int64_t)pool->threads * CHUNKS_PER_THREAD));
+    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->members, 0, memory_order_release);
+    atomic_fetch_add(&pool->generation, 1);
+    wake_workers(pool, count - 1);
+}
+
+static void close_run(struct awqi_pool *pool)
+{
+    atomic_fetch_or_explicit(&pool->members, CLOSED, memory_order_acquire);
+    int64_t end = now_nanoseconds() + SPIN_NANOSECONDS;
+    do {
+        if (atomic_load_explicit(&pool->members, memory_order_acquire) == CLOSED) return;
+        pause_briefly();
+    } while (now_nanoseconds() < end);
+    pthread_mutex_lock(&pool->lock);
+    while (atomic_load_explicit(&pool->members, memory_order_acquire) != CLOSED)
+        pthread_cond_wait(&pool->idle, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static bool is_forked(const struct awqi_pool *pool)
+{
+    int process = atomic_load(&pool->process);
+    return process != 0 && process != getpid();
+}
+
+/* Whether this run gets the workers: not for one task, a nested run, while another thread uses them, nor in a process that
+ * was forked from theirs, where the locks may be in any state. */
+static bool take_workers(struct awqi_pool *pool, int64_t count)
+{
+    if (count <= 1 || pool->threads < 2 || inside_task) return false;
+    if (is_forked(pool)) return false;
+    if (pthread_mutex_trylock(&pool->run_lock) != 0) return false;
+    start_workers(pool);
+    return true;
 }
 
 void awqi_pool_run(struct awqi_pool *pool, int64_t count, awq_task_callback task, void *user_data)
 {
-    /* One task, a nested run, or a pool that another thread is using: the caller does it alone. */
-    if (count <= 1 || pool->threads < 2 || inside_task || pthread_mutex_trylock(&pool->run_lock) != 0) {
+    if (!take_workers(pool, count)) {
         for (int64_t i = 0; i < count; i++) task(user_data, i);
         return;
     }
-    start_workers(pool);
-    pthread_mutex_lock(&pool->lock);
-    pool->task = task;
-    pool->user_data = user_data;
-    pool->count = count;
-    atomic_store(&pool->next, 0);
-    pool->open = true;
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
-    pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->lock);
-
+    open_run(pool, count, task, user_data);
     run_tasks(pool);
-
-    pthread_mutex_lock(&pool->lock);
-    pool->open = false;
-    pthread_mutex_unlock(&pool->lock);
-    wait_for_joined(pool);
+    close_run(pool);
     pthread_mutex_unlock(&pool->run_lock);
 }
 
@@ -152,6 +215,7 @@ awq_status awqi_pool_create(int32_t threads, struct awqi_pool **pool)
     struct awqi_pool *created = calloc(1, sizeof *created);
     if (created == NULL) return awqi_fail(AWQ_ERROR_OUT_OF_MEMORY, "no memory for a thread pool");
     created->threads = threads;
+    atomic_init(&created->members, CLOSED);
     pthread_mutex_init(&created->run_lock, NULL);
     pthread_mutex_init(&created->lock, NULL);
     pthread_cond_init(&created->work, NULL);
@@ -160,20 +224,25 @@ awq_status awqi_pool_create(int32_t threads, struct awqi_pool **pool)
     return AWQ_OK;
 }
 
-void awqi_pool_destroy(struct awqi_pool *pool)
+static void stop_workers(struct awqi_pool *pool)
 {
-    if (pool == NULL) return;
     pthread_mutex_lock(&pool->lock);
-    pool->stopping = true;
+    atomic_store(&pool->stopping, true);
     atomic_fetch_add(&pool->generation, 1);
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
     for (int32_t i = 0; i < pool->started; i++) pthread_join(pool->workers[i], NULL);
-    free(pool->workers);
     pthread_cond_destroy(&pool->idle);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);
     pthread_mutex_destroy(&pool->run_lock);
+}
+
+void awqi_pool_destroy(struct awqi_pool *pool)
+{
+    if (pool == NULL) return;
+    if (!is_forked(pool)) stop_workers(pool);
+    free(pool->workers);
     free(pool);
 }
 
