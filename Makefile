@@ -33,6 +33,7 @@ APP_SOURCES  := $(wildcard examples/awq/*.c)
 APP_SHIMS    := $(wildcard examples/awq/*.cc)
 APP_OBJECTS  := $(APP_SOURCES:%.c=$(BUILD)/%.o) $(APP_SHIMS:%.cc=$(BUILD)/%.o)
 LESSONS      := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
+TSAN_TESTS   := $(addprefix $(BUILD)/test/test_,threads context calibration quantize search linear)
 TESTS        := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c test/app_*.c))
 
 LIB_LIBS  = -ljansson -lz -ldl -lm
@@ -118,7 +119,7 @@ export BUILD CC CXX
 check: all $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden
 	@test/run $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
 
-check-full: check asan
+check-full: check asan tsan
 
 check-golden: $(BUILD)/test/golden
 	@$<
@@ -131,6 +132,13 @@ SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all
 asan:
 	$(MAKE) BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer $(SANITIZE)" CXXFLAGS="-O1 -g $(SANITIZE)" \
 	    SANITIZE="$(SANITIZE)" check
+
+# The thread sanitizer over the tests in which threads meet.
+tsan:
+	$(MAKE) BUILD=$(BUILD)/tsan CFLAGS="-O1 -g -fsanitize=thread" tsan-check
+
+tsan-check: $(TSAN_TESTS)
+	@test/run $^
 
 # What must agree with awq.h is made from it, and committed: the bindings' declarations, and the interface that test/abi holds
 # the library to.
@@ -188,6 +196,6 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-full check-golden demo asan clean install install-headers install-static install-shared install-pc install-cmake install-bin \
-    install-cuda uninstall bindings abi-baseline
+.PHONY: all check check-full check-golden demo asan tsan tsan-check clean install install-headers install-static install-shared \
+    install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
 .DELETE_ON_ERROR:

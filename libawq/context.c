@@ -5,9 +5,10 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 /* Every block is preceded by its size, at the price of one alignment unit; blocks are few and large. */
-enum { BLOCK_ALIGNMENT = 256 };
+enum { BLOCK_ALIGNMENT = 256, HUGE_PAGE = 1 << 21 };
 
 struct block_header {
     uint64_t size; /* with the header */
@@ -24,11 +25,16 @@ struct awq_context {
     atomic_uint_fast64_t peak_bytes;
 };
 
+/* Weights of many megabytes are read from end to end, and small pages of them would not fit the processor's tables of
+ * pages: whole huge pages are asked for, and a refusal changes nothing.  The rest of a block stays in small ones. */
 static void *default_allocate(void *user_data, size_t size, size_t alignment)
 {
     (void)user_data;
     void *memory = NULL;
-    return posix_memalign(&memory, alignment, size) == 0 ? memory : NULL;
+    bool large = size >= 2 * HUGE_PAGE;
+    if (posix_memalign(&memory, large ? HUGE_PAGE : alignment, size) != 0) return NULL;
+    if (large) (void)madvise(memory, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    return memory;
 }
 
 static void default_release(void *user_data, void *memory, size_t size)
