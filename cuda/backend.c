@@ -200,6 +200,19 @@ static awq_status cpu_only(const char *what)
     return awqi_cuda_host->fail(AWQ_ERROR_UNSUPPORTED, "cuda: %s runs on a CPU context in this version", what);
 }
 
+static awq_status cuda_scan_rows(void *device, const awq_tensor *x, const float *weights, const uint64_t *seed,
+                                 struct awqi_row_scan *scans)
+{
+    (void)device, (void)x, (void)weights, (void)seed, (void)scans;
+    return cpu_only("calibration");
+}
+
+static awq_status cuda_find_non_finite(void *device, const struct awqi_scaled *scaled, int64_t *index)
+{
+    (void)device, (void)scaled, (void)index;
+    return cpu_only("quantisation");
+}
+
 static awq_status cuda_accumulate(void *device, const awq_tensor *x, const float *weights,
                                   struct awqi_channel_sums *sums)
 {
@@ -238,6 +251,8 @@ static const struct awqi_backend backend = {
     .copy = awqi_cuda_copy,
     .synchronize = cuda_synchronize,
     .time = awqi_cuda_time,
+    .scan_rows = cuda_scan_rows,
+    .find_non_finite = cuda_find_non_finite,
     .accumulate = cuda_accumulate,
     .accumulate_gram = cuda_accumulate_gram,
     .quantize = cuda_quantize,

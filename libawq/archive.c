@@ -260,6 +260,7 @@ awq_status awq_archive_writer_add(awq_archive_writer *writer, const char *name, 
     char *copy = NULL;
     awq_status status = check_new_name(writer, name);
     if (status == AWQ_OK) status = reserve_name(writer);
+    if (status == AWQ_OK) status = awqi_calibration_settle(calibration);
     if (status == AWQ_OK) status = awqi_strdup(writer->context, name, &copy);
     if (status == AWQ_OK) status = write_section(writer, kind_calibration, name, deflate_calibration, calibration);
     if (status == AWQ_OK)

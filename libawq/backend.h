@@ -6,11 +6,12 @@
 #ifndef AWQI_BACKEND_H
 #define AWQI_BACKEND_H
 
+#include "scaled.h"
 #include "tuning.h"
 #include "weight.h"
 
 /* Raised whenever this table or a struct it passes changes. */
-#define AWQI_BACKEND_ABI 3u
+#define AWQI_BACKEND_ABI 4u
 
 /* What the core lends a backend that is not linked with it. */
 struct awqi_host {
@@ -35,6 +36,12 @@ struct awqi_channel_sums {
     double *max_abs;
 };
 
+/* What there is to know of a row before it counts. */
+struct awqi_row_scan {
+    uint64_t hash;       /* of its contents, as row_sample.h has it */
+    int64_t bad_channel; /* the first that is not finite, or -1 */
+};
+
 /* Quantise w times its column scales group by group.  Outputs that are NULL are not wanted. */
 struct awqi_quantize_job {
     const awq_tensor *w;      /* F32, F16 or BF16 [N][K], finite */
@@ -44,9 +51,21 @@ struct awqi_quantize_job {
     uint8_t *codes;     /* [N][K], one per byte, symmetric codes plus 2^(bits-1) */
     float *scales;      /* [N][groups], already rounded to scale_dtype */
     uint8_t *zeros;     /* [N][groups]; 2^(bits-1) when symmetric */
-    float *dequantized; /* [N][K] = (q - z) s; divided by input_scale when 'unscale' */
+    float *dequantized; /* [N][K] on the device: (q - z) s; divided by input_scale when 'unscale' */
     bool unscale;
     uint64_t clamped_scales, zero_groups; /* results */
+};
+
+/* Squared errors of the outputs' parts.  With R the root of a group g (clip_search.c) and e the differences of one output
+ * in that group, squares[n][g] = |R e|^2. */
+struct awqi_group_norms_job {
+    const float *roots;       /* on the device; of group g at root_stride g group_size: [root_stride][width of g] */
+    int64_t root_stride;      /* even; rows that a root has room for, zeros where it has fewer */
+    int64_t rows;             /* of a root */
+    bool reduced;             /* those of groups narrower than 'rows' are triangular, with as many rows as columns */
+    const float *differences; /* [n][k] on the device */
+    int64_t n, k, group_size;
+    double *squares; /* [n][groups] */
 };
 
 /* One linear to prepare: quantised ('weight') or dense ('dense'), never both. */
@@ -87,15 +106,35 @@ struct awqi_backend {
     /* awq_context_time, arguments checked. */
     awq_status (*time)(void *device, awq_work_callback work, void *user_data, int64_t runs, double *seconds);
 
-    /* Add rows of x[..][channels] to the sums; weights[rows] or NULL for ones.  A row of weight 0 is not even read: it may
-     * hold NaNs. */
+    /* Calibration, search and quantisation.  What is large lies where the device computes: 'x' and 'w', on another device
+     * than the CPU as matrices [rows][columns] with neighbouring columns, and what is said to be on the device.  What
+     * there is one of for a channel, a row or a group, and codes, are in host memory.  All of it is there on return. */
+
+    /* scans[rows] of x[..][channels]; weights[rows] or NULL for ones.  A row of weight 0 is not even read, and its scan
+     * undefined: it may hold NaNs.  'seed' is that of the hashes; NULL: they are not wanted. */
+    awq_status (*scan_rows)(void *device, const awq_tensor *x, const float *weights, const uint64_t *seed,
+                            struct awqi_row_scan *scans);
+    /* values[count][channels] = the chosen rows of x. */
+    awq_status (*gather_rows)(void *device, const awq_tensor *x, const int64_t *rows, int64_t count, float *values);
+    /* Add the rows of x, as far as they count, to the sums. */
     awq_status (*accumulate)(void *device, const awq_tensor *x, const float *weights, struct awqi_channel_sums *sums);
-    /* gram[channels][channels] += X^T diag(weights) X, in double. */
+    /* gram[channels][channels] += X^T diag(weights) X, in double, on the device. */
     awq_status (*accumulate_gram)(void *device, const awq_tensor *x, const float *weights, double *gram);
+
+    /* *index = row * K + column of the first element of w s that is not finite, or -1. */
+    awq_status (*find_non_finite)(void *device, const struct awqi_scaled *scaled, int64_t *index);
+    /* largest[n][groups] = max|w s| of each group. */
+    awq_status (*group_max)(void *device, const struct awqi_scaled *scaled, int64_t group_size, float *largest);
+    /* sums[K] += |w| / (max|w| of its group + 1e-6), over the outputs. */
+    awq_status (*add_shares)(void *device, const awq_tensor *w, int64_t group_size, double *sums);
     awq_status (*quantize)(void *device, struct awqi_quantize_job *job);
-    /* *sum = sum over rows of x[rows][k] and outputs of delta[n][k] of (x delta^T)^2, accumulated in double. */
+    /* values[n][k] = w s - values, on the device. */
+    awq_status (*subtract)(void *device, const struct awqi_scaled *scaled, float *values);
+    /* *sum = sum over rows of x[rows][k] and outputs of delta[n][k], both on the device, of (x delta^T)^2, accumulated in
+     * double. */
     awq_status (*product_norm)(void *device, const float *x, int64_t rows, const float *delta, int64_t n, int64_t k,
                                double *sum);
+    awq_status (*group_norms)(void *device, const struct awqi_group_norms_job *job);
 
     awq_status (*linear_prepare)(void *device, const struct awqi_linear_spec *spec, void **prepared);
     void (*linear_release)(void *device, void *prepared);

@@ -1,12 +1,13 @@
 /* Statistics of one linear input: create, observe, merge, read. */
 #include "calibration.h"
+#include "place.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 enum {
     DEFAULT_SAMPLE_ROWS = 512,
-    SCAN_ELEMENTS = 1 << 16, /* read by one task when a batch is checked */
-    SCAN_PART = 512          /* channels looked at together; even, as the row hash wants it */
+    GATHERED = 64 /* rows fetched at once for the sample */
 };
 
 awq_status awq_calibration_create(awq_context *context, int64_t channels, const awq_calibration_options *options,
@@ -67,6 +68,8 @@ void awq_calibration_destroy(awq_calibration *calibration)
     awqi_free(context, calibration->sample);
     awqi_free(context, calibration->sums.abs_high);
     awqi_free(context, calibration->gram);
+    if (calibration->device_gram != NULL)
+        awqi_context_backend(context)->release(awqi_context_device(context), calibration->device_gram);
     awqi_free(context, calibration);
     awqi_context_release(context);
 }
@@ -80,19 +83,18 @@ awq_calibration *awqi_calibration_retain(const awq_calibration *calibration)
 
 /* ---- observe */
 
-struct row_scan {
-    uint64_t hash;       /* of the contents, when rows are sampled */
-    int64_t bad_channel; /* the first that is not finite, or -1 */
-};
-
 /* One batch of activations on its way into a calibration. */
 struct batch {
     const awq_calibration *calibration;
-    const awq_tensor *x;
+    struct awqi_placed x;
     float *weights; /* [rows], or NULL for ones */
-    int64_t rows, rows_per_task;
-    struct row_scan *scans; /* [rows] */
-    int64_t counted;        /* rows of nonzero weight */
+    int64_t rows;
+    struct awqi_row_scan *scans; /* [rows] */
+    int64_t counted;             /* rows of nonzero weight */
+    uint64_t *hashes;            /* [counted], scratch */
+    int64_t *chosen;             /* [chosen_count]: rows that may enter the sample */
+    int64_t chosen_count;
+    float *values; /* [GATHERED][channels] of them */
 };
 
 static bool is_counted(const struct batch *batch, int64_t row)
@@ -100,48 +102,33 @@ static bool is_counted(const struct batch *batch, int64_t row)
     return batch->weights == NULL || batch->weights[row] != 0.0f;
 }
 
-static void scan_row(const struct batch *batch, int64_t row)
+static awq_status take(const struct batch *batch, int64_t count, size_t size, const char *what, void *field)
 {
-    const awq_calibration *calibration = batch->calibration;
-    struct row_scan scan = {awqi_row_hash_begin(calibration->sample->seed), -1};
-    float part[SCAN_PART];
-    for (int64_t first = 0; first < calibration->channels && scan.bad_channel < 0; first += SCAN_PART) {
-        int64_t count = awqi_min64(SCAN_PART, calibration->channels - first);
-        awqi_load_columns(batch->x, row, first, part, count);
-        int64_t bad = awqi_find_non_finite(part, count);
-        if (bad >= 0) scan.bad_channel = first + bad;
-        if (calibration->sample->limit > 0) scan.hash = awqi_row_hash_add(scan.hash, part, count);
-    }
-    scan.hash = awqi_row_hash_end(scan.hash);
-    batch->scans[row] = scan;
-}
-
-static void scan_rows(void *user_data, int64_t task)
-{
-    const struct batch *batch = user_data;
-    int64_t begin = task * batch->rows_per_task, end = awqi_min64(begin + batch->rows_per_task, batch->rows);
-    for (int64_t row = begin; row < end; row++)
-        if (is_counted(batch, row)) scan_row(batch, row);
+    void *memory;
+    awq_status status = awqi_alloc(batch->calibration->context, (uint64_t)count, size, what, &memory);
+    if (status == AWQ_OK) memcpy(field, &memory, sizeof memory);
+    return status;
 }
 
 /* Hash the rows that count and find what is not finite among them. */
 static awq_status scan_batch(struct batch *batch)
 {
     const awq_calibration *calibration = batch->calibration;
-    void *memory;
-    awq_status status = awqi_alloc(calibration->context, (uint64_t)batch->rows, sizeof *batch->scans,
-                                   "hashes of observed rows", &memory);
+    awq_context *context = calibration->context;
+    const uint64_t *seed = calibration->sample->limit > 0 ? &calibration->sample->seed : NULL;
+    awq_status status = take(batch, batch->rows, sizeof *batch->scans, "hashes of observed rows", &batch->scans);
+    if (status == AWQ_OK)
+        status = awqi_context_backend(context)->scan_rows(awqi_context_device(context), &batch->x.view, batch->weights,
+                                                          seed, batch->scans);
     if (status != AWQ_OK) return status;
-    batch->scans = memory;
-    batch->rows_per_task = awqi_max64(1, SCAN_ELEMENTS / calibration->channels);
-    awqi_parallel_for(calibration->context, awqi_ceil_div(batch->rows, batch->rows_per_task), scan_rows, batch);
     for (int64_t row = 0; row < batch->rows; row++) {
         if (!is_counted(batch, row)) continue;
         batch->counted++;
         int64_t channel = batch->scans[row].bad_channel;
         if (channel < 0) continue;
         float value;
-        awqi_load_columns(batch->x, row, channel, &value, 1);
+        status = awqi_fetch_element(context, &batch->x.view, row, channel, &value);
+        if (status != AWQ_OK) return status;
         return awqi_fail(AWQ_ERROR_NON_FINITE, "x: %s at row %lld, channel %lld", isnan(value) ? "NaN" : "infinity",
                          (long long)row, (long long)channel);
     }
@@ -152,14 +139,12 @@ static awq_status load_weights(struct batch *batch, const awq_tensor *weights)
 {
     awq_context *context = batch->calibration->context;
     awq_status status = awqi_check_tensor(weights, 1, 1u << AWQ_F32, "weights");
-    if (status == AWQ_OK) status = awqi_check_device(context, weights, "weights");
+    if (status == AWQ_OK) status = awqi_check_reachable(context, weights, "weights");
     if (status == AWQ_OK) status = awqi_check_shape_1d(weights, batch->rows, "weights");
     if (status != AWQ_OK || batch->rows == 0) return status;
-    void *memory;
-    status = awqi_alloc(context, (uint64_t)batch->rows, sizeof *batch->weights, "weights of rows", &memory);
+    status = take(batch, batch->rows, sizeof *batch->weights, "weights of rows", &batch->weights);
+    if (status == AWQ_OK) status = awqi_fetch_rows(context, weights, 0, 1, batch->weights);
     if (status != AWQ_OK) return status;
-    batch->weights = memory;
-    awqi_load_row(weights, 0, batch->weights, batch->rows);
     for (int64_t row = 0; row < batch->rows; row++) {
         double weight = (double)batch->weights[row];
         if (!isfinite(weight))
@@ -180,30 +165,113 @@ static awq_status count_rows(const awq_calibration *calibration, int64_t additio
                      (long long)calibration->rows, (long long)additional);
 }
 
-/* All that can fail has been done. */
-static void sample_batch(awq_calibration *calibration, const struct batch *batch)
+static int compare_hashes(const void *a, const void *b)
 {
-    struct awqi_row_sample *sample = calibration->sample;
+    const uint64_t *left = a, *right = b;
+    return *left < *right ? -1 : *left > *right;
+}
+
+/* Of the rows that the sample wants as it is, those with the least hashes, as many different ones as it has room for:
+ * others would not stay. */
+static awq_status choose_rows(struct batch *batch)
+{
+    const struct awqi_row_sample *sample = batch->calibration->sample;
+    if (sample->limit == 0 || batch->counted == 0) return AWQ_OK;
+    awq_status status = take(batch, batch->counted, sizeof *batch->hashes, "hashes of observed rows", &batch->hashes);
+    if (status == AWQ_OK)
+        status = take(batch, batch->counted, sizeof *batch->chosen, "rows for the sample", &batch->chosen);
+    if (status != AWQ_OK) return status;
+    int64_t wanted = 0;
     for (int64_t row = 0; row < batch->rows; row++) {
         if (!is_counted(batch, row) || !awqi_row_sample_wants(sample, batch->scans[row].hash)) continue;
-        float *values = awqi_row_sample_scratch(sample);
-        awqi_load_row(batch->x, row, values, calibration->channels);
-        awqi_row_sample_offer(sample, batch->scans[row].hash, values);
+        batch->hashes[wanted] = batch->scans[row].hash;
+        batch->chosen[wanted++] = row;
     }
+    qsort(batch->hashes, (size_t)wanted, sizeof *batch->hashes, compare_hashes);
+    uint64_t greatest = UINT64_MAX;
+    for (int64_t i = 0, distinct = 0; i < wanted && distinct < sample->limit; i++) {
+        distinct += i == 0 || batch->hashes[i] != batch->hashes[i - 1];
+        if (distinct == sample->limit) greatest = batch->hashes[i];
+    }
+    for (int64_t i = 0; i < wanted; i++)
+        if (batch->scans[batch->chosen[i]].hash <= greatest) batch->chosen[batch->chosen_count++] = batch->chosen[i];
+    if (batch->chosen_count == 0) return AWQ_OK;
+    return take(batch, awqi_min64(batch->chosen_count, GATHERED) * sample->channels, sizeof *batch->values,
+                "rows for the sample", &batch->values);
+}
+
+static awq_status sample_batch(awq_calibration *calibration, const struct batch *batch)
+{
+    const struct awqi_backend *backend = awqi_context_backend(calibration->context);
+    for (int64_t first = 0; first < batch->chosen_count; first += GATHERED) {
+        int64_t count = awqi_min64(GATHERED, batch->chosen_count - first);
+        awq_status status = backend->gather_rows(awqi_context_device(calibration->context), &batch->x.view,
+                                                 batch->chosen + first, count, batch->values);
+        if (status != AWQ_OK) return status;
+        for (int64_t i = 0; i < count; i++)
+            awqi_row_sample_offer(calibration->sample, batch->scans[batch->chosen[first + i]].hash,
+                                  batch->values + i * calibration->channels);
+    }
+    return AWQ_OK;
+}
+
+/* After this the Gram matrix is where the device adds to it. */
+static awq_status lend_gram(awq_calibration *calibration, double **gram)
+{
+    awq_context *context = calibration->context;
+    *gram = calibration->device_gram != NULL ? calibration->device_gram : calibration->gram;
+    if (calibration->device_gram != NULL || awqi_context_device_type(context) == AWQ_DEVICE_CPU) return AWQ_OK;
+    const struct awqi_backend *backend = awqi_context_backend(context);
+    void *device = awqi_context_device(context), *memory;
+    int64_t count = calibration->channels * calibration->channels;
+    awq_status status = backend->allocate(device, (uint64_t)count * sizeof **gram, &memory);
+    if (status != AWQ_OK) return awqi_fail_in(status, "Gram matrix");
+    awq_tensor host, view;
+    awq_tensor_init_const_1d(&host, calibration->gram, AWQ_F64, count);
+    awq_tensor_init_1d(&view, memory, AWQ_F64, count);
+    awqi_set_device(context, &view);
+    status = backend->copy(device, &host, &view, NULL);
+    if (status != AWQ_OK) {
+        backend->release(device, memory);
+        return status;
+    }
+    *gram = calibration->device_gram = memory;
+    return AWQ_OK;
+}
+
+awq_status awqi_calibration_settle(const awq_calibration *calibration)
+{
+    if (calibration->device_gram == NULL) return AWQ_OK;
+    awq_calibration *settled = (awq_calibration *)(uintptr_t)calibration;
+    const struct awqi_backend *backend = awqi_context_backend(settled->context);
+    void *device = awqi_context_device(settled->context);
+    awq_tensor host, view;
+    awq_tensor_init_1d(&host, settled->gram, AWQ_F64, settled->channels * settled->channels);
+    awq_tensor_init_const_1d(&view, settled->device_gram, AWQ_F64, settled->channels * settled->channels);
+    awqi_set_device(settled->context, &view);
+    awq_status status = backend->copy(device, &view, &host, NULL);
+    if (status != AWQ_OK) return awqi_fail_in(status, "Gram matrix");
+    backend->release(device, settled->device_gram);
+    settled->device_gram = NULL;
+    return AWQ_OK;
 }
 
 static awq_status observe_batch(awq_calibration *calibration, struct batch *batch)
 {
     const struct awqi_backend *backend = awqi_context_backend(calibration->context);
     void *device = awqi_context_device(calibration->context);
+    double *gram = NULL;
     awq_status status = scan_batch(batch);
     if (status == AWQ_OK) status = count_rows(calibration, batch->counted);
     if (status == AWQ_OK) status = awqi_row_sample_reserve(calibration->sample, batch->counted);
-    if (status == AWQ_OK && calibration->gram != NULL)
-        status = backend->accumulate_gram(device, batch->x, batch->weights, calibration->gram);
-    if (status == AWQ_OK) status = backend->accumulate(device, batch->x, batch->weights, &calibration->sums);
+    if (status == AWQ_OK) status = choose_rows(batch);
+    if (status == AWQ_OK && calibration->gram != NULL) status = lend_gram(calibration, &gram);
+    /* From here on nothing fails but a device that has failed for good. */
+    if (status == AWQ_OK && gram != NULL)
+        status = backend->accumulate_gram(device, &batch->x.view, batch->weights, gram);
+    if (status == AWQ_OK) status = backend->accumulate(device, &batch->x.view, batch->weights, &calibration->sums);
+    if (status == AWQ_OK) status = sample_batch(calibration, batch);
     if (status != AWQ_OK) return status;
-    sample_batch(calibration, batch);
     calibration->rows += batch->counted;
     for (int64_t row = 0; row < batch->rows; row++)
         awqi_add_two_double(&calibration->weight_high, &calibration->weight_low,
@@ -211,20 +279,30 @@ static awq_status observe_batch(awq_calibration *calibration, struct batch *batc
     return AWQ_OK;
 }
 
+static void release_batch(awq_context *context, struct batch *batch)
+{
+    awqi_unplace(context, &batch->x);
+    awqi_free(context, batch->weights);
+    awqi_free(context, batch->scans);
+    awqi_free(context, batch->hashes);
+    awqi_free(context, batch->chosen);
+    awqi_free(context, batch->values);
+}
+
 static awq_status observe(awq_calibration *calibration, const awq_tensor *x, const awq_tensor *weights, bool weighted)
 {
     if (calibration == NULL) return awqi_fail(AWQ_ERROR_INVALID, "awq_calibration_observe: calibration is NULL");
-    struct batch batch = {.calibration = calibration, .x = x};
+    struct batch batch = {.calibration = calibration};
     awq_status status = awqi_check_tensor(x, -1, AWQI_FLOATS, "x");
-    if (status == AWQ_OK) status = awqi_check_device(calibration->context, x, "x");
+    if (status == AWQ_OK) status = awqi_check_reachable(calibration->context, x, "x");
     if (status == AWQ_OK) status = awqi_check_rows(x, calibration->channels, "x", &batch.rows);
     if (status != AWQ_OK) return status;
-    if (x->device_type != AWQ_DEVICE_CPU)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "x: this version observes activations in host memory only");
     if (weighted) status = load_weights(&batch, weights);
-    if (status == AWQ_OK && batch.rows > 0) status = observe_batch(calibration, &batch);
-    awqi_free(calibration->context, batch.weights);
-    awqi_free(calibration->context, batch.scans);
+    if (status == AWQ_OK && batch.rows > 0) {
+        status = awqi_place(calibration->context, x, &batch.x);
+        if (status == AWQ_OK) status = observe_batch(calibration, &batch);
+    }
+    release_batch(calibration->context, &batch);
     return status;
 }
 
@@ -279,6 +357,8 @@ awq_status awq_calibration_merge(awq_calibration *calibration, const awq_calibra
                          calibration ? "source" : "calibration");
     awq_status status = check_mergeable(calibration, source);
     if (status == AWQ_OK) status = count_rows(calibration, source->rows);
+    if (status == AWQ_OK) status = awqi_calibration_settle(calibration);
+    if (status == AWQ_OK) status = awqi_calibration_settle(source);
     if (status == AWQ_OK) status = awqi_row_sample_reserve(calibration->sample, source->sample->count);
     if (status != AWQ_OK) return status;
     merge_sums(calibration, source);

@@ -16,8 +16,13 @@ struct awq_calibration {
     double weight_high, weight_low;
     struct awqi_channel_sums sums;  /* five arrays of one allocation, which begins at abs_high */
     double *gram;                   /* [channels][channels], symmetric: weighted sums of x_i x_j; NULL without the flag */
+    double *device_gram;            /* its present value, while the context's device adds to it; NULL: 'gram' */
     struct awqi_row_sample *sample; /* looking at it may sort it, also through a const calibration */
 };
+
+/* Bring the Gram matrix home from the device, before it is read.  Looking at a calibration may do so, as it may sort the
+ * sample, also through a const one. */
+awq_status awqi_calibration_settle(const awq_calibration *calibration);
 
 /* Another reference, given back with awq_calibration_destroy. */
 awq_calibration *awqi_calibration_retain(const awq_calibration *calibration);

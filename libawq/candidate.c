@@ -2,11 +2,10 @@
  *
  * Everything is computed in double precision and rounded once at the end.  The peers work in single precision; their
  * scales agree with these to a few units in the last place. */
+#include "backend.h"
 #include "search.h"
 
 #include <math.h>
-
-enum { BLOCK = 256 }; /* inputs converted at once, on the stack */
 
 void awqi_smooth_importance(double *values, int64_t count, double smooth_factor)
 {
@@ -28,50 +27,19 @@ void awqi_tie_values(double *values, int64_t count, int64_t tie_copies, int64_t 
     }
 }
 
-/* ---- the mean of the weights, each in proportion to the largest of its group */
-
-struct mean_task {
-    const awq_tensor *weights;
-    int64_t count, group_size, inputs;
-    double *mean; /* [inputs] */
-};
-
-static float largest_of_group(const awq_tensor *w, int64_t row, int64_t begin, int64_t end)
+awq_status awqi_weight_mean(awq_context *context, const awq_tensor *weights, int64_t count, int64_t group_size,
+                            double *mean)
 {
-    float largest = 0.0f, values[BLOCK];
-    for (int64_t first = begin; first < end; first += BLOCK) {
-        int64_t count = awqi_min64(BLOCK, end - first);
-        awqi_load_columns(w, row, first, values, count);
-        for (int64_t i = 0; i < count; i++) largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
+    const struct awqi_backend *backend = awqi_context_backend(context);
+    int64_t inputs = weights[0].shape[1], rows = 0;
+    for (int64_t j = 0; j < inputs; j++) mean[j] = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        awq_status status = backend->add_shares(awqi_context_device(context), &weights[i], group_size, mean);
+        if (status != AWQ_OK) return status;
+        rows += weights[i].shape[0];
     }
-    return largest;
-}
-
-/* One group of all rows: the sums of an input belong to one task and run over the rows in order. */
-static void mean_of_group(void *user_data, int64_t group)
-{
-    const struct mean_task *task = user_data;
-    int64_t begin = group * task->group_size, end = awqi_min64(begin + task->group_size, task->inputs), rows = 0;
-    for (int64_t j = begin; j < end; j++) task->mean[j] = 0.0;
-    for (int64_t i = 0; i < task->count; i++) {
-        const awq_tensor *w = &task->weights[i];
-        for (int64_t row = 0; row < w->shape[0]; row++) {
-            float divisor = largest_of_group(w, row, begin, end) + 1e-6f, values[BLOCK];
-            for (int64_t first = begin; first < end; first += BLOCK) {
-                int64_t count = awqi_min64(BLOCK, end - first);
-                awqi_load_columns(w, row, first, values, count);
-                for (int64_t j = 0; j < count; j++) task->mean[first + j] += (double)(fabsf(values[j]) / divisor);
-            }
-        }
-        rows += w->shape[0];
-    }
-    for (int64_t j = begin; j < end; j++) task->mean[j] /= (double)rows;
-}
-
-void awqi_weight_mean(awq_context *context, const awq_tensor *weights, int64_t count, int64_t group_size, double *mean)
-{
-    struct mean_task task = {weights, count, group_size, weights[0].shape[1], mean};
-    awqi_parallel_for(context, awqi_ceil_div(task.inputs, group_size), mean_of_group, &task);
+    for (int64_t j = 0; j < inputs; j++) mean[j] /= (double)rows;
+    return AWQ_OK;
 }
 
 /* ---- candidates */

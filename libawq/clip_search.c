@@ -6,17 +6,14 @@
  * R_g^T R_g = X_g^T X_g, and the triangular root of that small Gram matrix has at most group_size rows, half of them
  * zeros: for 512 rows and groups of 128 an eighth of the work.  (The quadratic form e^T (X_g^T X_g) e would cost twice
  * that, and lose in single precision what cancels in it.)  Where there are fewer rows than the group has inputs, X_g
- * itself is used.
- *
- * Outputs are taken LANES at a time, side by side, so that the product's inner loop runs over them. */
+ * itself is used. */
 #include "backend.h"
-#include "scaled.h"
+#include "place.h"
 #include "search.h"
 
 #include <math.h>
 
 enum {
-    LANES = 16,               /* outputs of a tile */
     BLOCK_ELEMENTS = 1 << 20, /* of the weight, worked on at once: bounds the memory */
     DEFAULT_ROWS = 512,
     DEFAULT_POINTS = 20
@@ -25,27 +22,27 @@ enum {
 /* Errors of 1e9 and above are never better than none in the peers. */
 static const double peer_error_limit = 1e9;
 
-typedef float quad __attribute__((vector_size(16), may_alias));
-
 struct clip_search {
     awq_context *context;
     awq_clip_options options;
     struct awqi_quantizer quantizer;
-    struct awqi_scaled scaled;
+    struct awqi_placed w;
+    int32_t dtype; /* that w s is rounded to */
     float *scales; /* [k], or NULL for ones */
     int64_t n, k, groups, steps;
     int64_t rows;      /* sampled rows used */
+    bool reduced;      /* roots of groups narrower than that are triangular.  Only on the CPU: on another device
+                        * multiplying by all rows costs less than bringing Gram matrices home */
     int64_t root_rows; /* room for each group's root: even, so that rows can be taken in pairs */
     float *roots;      /* of group g, at root_rows * begin: [root_rows][width], zeros where there are fewer */
+    float *placed_roots; /* where the context computes */
     /* The block of outputs at work. */
     int64_t first_row, row_count, capacity;
-    float *values;      /* [capacity][k], scaled weights */
-    float *dequantized; /* [capacity][k], quantised with the limits of this step */
-    float *errors;      /* [capacity / LANES][k][LANES], their difference with outputs side by side */
-    float *largest;     /* [capacity][groups] */
-    float *limits;      /* [capacity][groups], of this step */
-    double *squares;    /* [capacity][groups], the squared error of this step */
-    double *best;       /* [capacity][groups], the least so far */
+    float *errors;   /* [capacity][k] where the context computes, those of quantising with the limits of this step */
+    float *largest;  /* [capacity][groups] */
+    float *limits;   /* [capacity][groups], of this step */
+    double *squares; /* [capacity][groups], the squared error of this step */
+    double *best;    /* [capacity][groups], the least so far */
     /* Results. */
     float *best_limits; /* [n][groups] */
     awq_clip_result result;
@@ -109,11 +106,8 @@ static awq_status begin(struct clip_search *clip, const awq_tensor *w, const awq
                         const awq_clip_options *options, const awq_tensor *limits)
 {
     awq_status status = awqi_check_tensor(w, 2, AWQI_FLOATS, "w");
-    if (status == AWQ_OK) status = awqi_check_device(clip->context, w, "w");
+    if (status == AWQ_OK) status = awqi_check_reachable(clip->context, w, "w");
     if (status != AWQ_OK) return status;
-    if (awqi_context_device_type(clip->context) != AWQ_DEVICE_CPU)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "clip searches run on a CPU context in version %s",
-                         awq_version_string());
     clip->n = w->shape[0];
     clip->k = w->shape[1];
     if (clip->n == 0 || clip->k == 0)
@@ -122,9 +116,11 @@ static awq_status begin(struct clip_search *clip, const awq_tensor *w, const awq
     status = import_options(clip, search, options);
     if (status == AWQ_OK) status = check_limits(clip, limits);
     if (status != AWQ_OK) return status;
-    bool exact = clip->quantizer.profile == AWQ_PROFILE_EXACT;
-    clip->scaled = (struct awqi_scaled){w, clip->scales, exact ? AWQ_F32 : w->dtype};
-    return awqi_scaled_check(clip->context, &clip->scaled, "w");
+    clip->dtype = clip->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : w->dtype;
+    status = awqi_place(clip->context, w, &clip->w);
+    if (status != AWQ_OK) return status;
+    const struct awqi_scaled scaled = {&clip->w.view, clip->scales, clip->dtype};
+    return awqi_scaled_check(clip->context, &scaled, "w");
 }
 
 /* ---- roots */
@@ -144,7 +140,7 @@ static awq_status make_root(struct clip_search *clip, const float *samples, int6
 {
     int64_t width = group_width(clip, group);
     float *root = clip->roots + clip->root_rows * group_begin(clip, group);
-    if (clip->rows <= width) {
+    if (!clip->reduced || clip->rows <= width) {
         take_inputs(clip, samples, group, root);
         return AWQ_OK;
     }
@@ -173,12 +169,13 @@ static awq_status make_roots(struct clip_search *clip, const awq_calibration *ca
     if (clip->rows == 0) return awqi_fail(AWQ_ERROR_STATE, "calibration: it keeps no rows");
 
     int64_t size = awqi_min64(clip->quantizer.group_size, clip->k);
-    clip->root_rows = (awqi_min64(clip->rows, size) + 1) / 2 * 2;
+    clip->reduced = awqi_context_device_type(clip->context) == AWQ_DEVICE_CPU;
+    clip->root_rows = ((clip->reduced ? awqi_min64(clip->rows, size) : clip->rows) + 1) / 2 * 2;
     void *roots, *x = NULL, *gram = NULL;
     status = awqi_calloc(clip->context, (uint64_t)clip->root_rows, (uint64_t)clip->k * sizeof(float), "roots", &roots);
     if (status != AWQ_OK) return status;
     clip->roots = roots;
-    bool reduce = clip->rows > group_width(clip, clip->groups - 1);
+    bool reduce = clip->reduced && clip->rows > group_width(clip, clip->groups - 1);
     if (reduce)
         status = awqi_alloc(clip->context, (uint64_t)clip->rows, (uint64_t)size * sizeof(float), "inputs of a group",
                             &x);
@@ -189,89 +186,53 @@ static awq_status make_roots(struct clip_search *clip, const awq_calibration *ca
         status = make_root(clip, awqi_tensor_data(&samples), group, x, gram);
     awqi_free(clip->context, x);
     awqi_free(clip->context, gram);
-    return status;
-}
-
-/* ---- errors */
-
-/* sums[LANES] += |root e|^2 for the LANES vectors e of errors[width][LANES]. */
-static void add_squares(const float *root, int64_t rows, int64_t width, bool triangular, const float *errors,
-                        double *sums)
-{
-    enum { QUADS = LANES / 4 };
-    for (int64_t row = 0; row < rows; row += 2, root += 2 * width) {
-        quad a[QUADS] = {{0}}, b[QUADS] = {{0}};
-        for (int64_t j = triangular ? row : 0; j < width; j++) {
-            const quad *e = (const quad *)(errors + j * LANES);
-            float left = root[j], right = root[width + j];
-#pragma GCC unroll 4
-            for (int i = 0; i < QUADS; i++) {
-                a[i] += left * e[i];
-                b[i] += right * e[i];
-            }
-        }
-        for (int i = 0; i < LANES; i++) {
-            double first = a[i / 4][i % 4], second = b[i / 4][i % 4];
-            sums[i] += first * first + second * second;
-        }
-    }
-}
-
-/* One group of one tile: its squared errors in this step. */
-static void measure_tile(void *user_data, int64_t index)
-{
-    const struct clip_search *clip = user_data;
-    int64_t tile = index / clip->groups, group = index % clip->groups;
-    int64_t begin_column = group_begin(clip, group), width = group_width(clip, group);
-    int64_t first = tile * LANES, count = awqi_min64(LANES, clip->row_count - first);
-    float *errors = clip->errors + (tile * clip->k + begin_column) * LANES;
-    for (int64_t lane = 0; lane < LANES; lane++) {
-        const float *values = clip->values + (first + lane) * clip->k + begin_column;
-        const float *quantized = clip->dequantized + (first + lane) * clip->k + begin_column;
-        for (int64_t j = 0; j < width; j++) errors[j * LANES + lane] = lane < count ? values[j] - quantized[j] : 0.0f;
-    }
-    double sums[LANES] = {0};
-    bool triangular = clip->rows > width;
-    int64_t rows = (awqi_min64(clip->rows, width) + 1) / 2 * 2;
-    add_squares(clip->roots + clip->root_rows * begin_column, rows, width, triangular, errors, sums);
-    for (int64_t lane = 0; lane < count; lane++) clip->squares[(first + lane) * clip->groups + group] = sums[lane];
-}
-
-static void load_row(void *user_data, int64_t row)
-{
-    const struct clip_search *clip = user_data;
-    float *values = clip->values + row * clip->k;
-    awqi_scaled_load(&clip->scaled, clip->first_row + row, 0, values, clip->k);
-    for (int64_t group = 0; group < clip->groups; group++) {
-        float largest = 0.0f;
-        for (int64_t j = group_begin(clip, group); j < group_begin(clip, group) + group_width(clip, group); j++)
-            largest = fabsf(values[j]) > largest ? fabsf(values[j]) : largest;
-        clip->largest[row * clip->groups + group] = largest;
-    }
+    if (status != AWQ_OK) return status;
+    return awqi_place_copy(clip->context, clip->roots, clip->root_rows * clip->k, "roots", &clip->placed_roots);
 }
 
 /* ---- the search */
 
-static awq_status measure_step(struct clip_search *clip, int64_t step)
+/* The rows of w at work. */
+static awq_tensor block_of_w(const struct clip_search *clip)
 {
-    float shrink = (float)(1.0 - (double)step / clip->options.grid_points);
-    int64_t count = clip->row_count * clip->groups;
-    for (int64_t i = 0; i < count; i++) clip->limits[i] = awqi_round_to(clip->scaled.dtype, clip->largest[i] * shrink);
-
-    awq_tensor w = *clip->scaled.w;
+    awq_tensor w = clip->w.view;
     w.byte_offset += (uint64_t)(clip->first_row * w.strides[0] * (int64_t)awq_dtype_size(w.dtype));
     w.shape[0] = clip->row_count;
+    return w;
+}
+
+static awq_status measure_step(struct clip_search *clip, int64_t step)
+{
+    const struct awqi_backend *backend = awqi_context_backend(clip->context);
+    void *device = awqi_context_device(clip->context);
+    float shrink = (float)(1.0 - (double)step / clip->options.grid_points);
+    int64_t count = clip->row_count * clip->groups;
+    for (int64_t i = 0; i < count; i++) clip->limits[i] = awqi_round_to(clip->dtype, clip->largest[i] * shrink);
+
+    const awq_tensor w = block_of_w(clip);
+    const struct awqi_scaled scaled = {&w, clip->scales, clip->dtype};
     struct awqi_quantize_job job = {
         .w = &w,
         .input_scale = clip->scales,
         .clip = clip->limits,
         .quantizer = clip->quantizer,
-        .dequantized = clip->dequantized,
+        .dequantized = clip->errors,
     };
-    awq_status status = awqi_context_backend(clip->context)->quantize(awqi_context_device(clip->context), &job);
-    if (status != AWQ_OK) return status;
-    awqi_parallel_for(clip->context, awqi_ceil_div(clip->row_count, LANES) * clip->groups, measure_tile, clip);
-    return AWQ_OK;
+    const struct awqi_group_norms_job norms = {
+        .roots = clip->placed_roots,
+        .root_stride = clip->root_rows,
+        .rows = clip->rows,
+        .reduced = clip->reduced,
+        .differences = clip->errors,
+        .n = clip->row_count,
+        .k = clip->k,
+        .group_size = clip->quantizer.group_size,
+        .squares = clip->squares,
+    };
+    awq_status status = backend->quantize(device, &job);
+    if (status == AWQ_OK) status = backend->subtract(device, &scaled, clip->errors);
+    if (status == AWQ_OK) status = backend->group_norms(device, &norms);
+    return status;
 }
 
 /* Keep the limits of this step where they are better, and those of step 0 whatever they are. */
@@ -296,9 +257,13 @@ static void keep_best(struct clip_search *clip, int64_t step)
 static awq_status search_block(struct clip_search *clip)
 {
     int64_t blocks = awqi_ceil_div(clip->n, clip->capacity), block = clip->first_row / clip->capacity;
-    awqi_parallel_for(clip->context, clip->row_count, load_row, clip);
+    const awq_tensor w = block_of_w(clip);
+    const struct awqi_scaled scaled = {&w, clip->scales, clip->dtype};
+    awq_status status = awqi_context_backend(clip->context)->group_max(
+        awqi_context_device(clip->context), &scaled, clip->quantizer.group_size, clip->largest);
+    if (status != AWQ_OK) return status;
     for (int64_t step = 0; step < clip->steps; step++) {
-        awq_status status = measure_step(clip, step);
+        status = measure_step(clip, step);
         if (status != AWQ_OK) return status;
         keep_best(clip, step);
         if (clip->options.progress != NULL &&
@@ -310,20 +275,18 @@ static awq_status search_block(struct clip_search *clip)
     return AWQ_OK;
 }
 
-/* Room for a block: a multiple of LANES outputs. */
 static awq_status allocate_block(struct clip_search *clip)
 {
     int64_t most = awqi_max64(BLOCK_ELEMENTS / clip->k, 1);
-    clip->capacity = awqi_ceil_div(awqi_min64(most, clip->n), LANES) * LANES;
-    uint64_t rows = (uint64_t)clip->capacity, k = (uint64_t)clip->k, groups = (uint64_t)clip->groups;
+    clip->capacity = awqi_min64(most, clip->n);
+    uint64_t rows = (uint64_t)clip->capacity, groups = (uint64_t)clip->groups;
     const struct {
         void *field;
         uint64_t count, size;
     } arrays[] = {
-        {&clip->values, rows, k * sizeof(float)},      {&clip->dequantized, rows, k * sizeof(float)},
-        {&clip->errors, rows, k * sizeof(float)},      {&clip->largest, rows, groups * sizeof(float)},
-        {&clip->limits, rows, groups * sizeof(float)}, {&clip->squares, rows, groups * sizeof(double)},
-        {&clip->best, rows, groups * sizeof(double)},  {&clip->best_limits, (uint64_t)clip->n, groups * sizeof(float)},
+        {&clip->largest, rows, groups * sizeof(float)},   {&clip->limits, rows, groups * sizeof(float)},
+        {&clip->squares, rows, groups * sizeof(double)},  {&clip->best, rows, groups * sizeof(double)},
+        {&clip->best_limits, (uint64_t)clip->n, groups * sizeof(float)},
     };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         void *memory;
@@ -331,13 +294,16 @@ static awq_status allocate_block(struct clip_search *clip)
         if (status != AWQ_OK) return status;
         memcpy(arrays[i].field, &memory, sizeof memory);
     }
-    return AWQ_OK;
+    return awqi_place_floats(clip->context, clip->capacity * clip->k, "clip search", &clip->errors);
 }
 
 static void release(struct clip_search *clip)
 {
-    void *const arrays[] = {clip->scales,  clip->roots,  clip->values,  clip->dequantized, clip->errors,
-                            clip->largest, clip->limits, clip->squares, clip->best,        clip->best_limits};
+    awqi_unplace(clip->context, &clip->w);
+    awqi_unplace_floats(clip->context, clip->placed_roots, clip->roots);
+    awqi_unplace_floats(clip->context, clip->errors, NULL);
+    void *const arrays[] = {clip->scales, clip->roots, clip->largest,    clip->limits,
+                            clip->squares, clip->best, clip->best_limits};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) awqi_free(clip->context, arrays[i]);
 }
 

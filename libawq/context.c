@@ -205,6 +205,12 @@ int32_t awqi_context_device_type(const awq_context *context)
     return context->options.device_type;
 }
 
+void awqi_set_device(const awq_context *context, awq_tensor *view)
+{
+    view->device_type = context->options.device_type;
+    view->device_id = context->options.device_id;
+}
+
 awq_status awqi_check_device(const awq_context *context, const awq_tensor *tensor, const char *what)
 {
     const awq_context_options *options = &context->options;

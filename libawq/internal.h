@@ -58,6 +58,9 @@ const struct awqi_backend *awqi_context_backend(const awq_context *context);
 void *awqi_context_device(const awq_context *context); /* the backend's own state */
 int32_t awqi_context_device_type(const awq_context *context);
 
+/* Say that the memory of 'view' is the device's. */
+void awqi_set_device(const awq_context *context, awq_tensor *view);
+
 /* AWQ_ERROR_INVALID unless 'tensor' lies where the context computes. */
 awq_status awqi_check_device(const awq_context *context, const awq_tensor *tensor, const char *what);
 

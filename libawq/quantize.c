@@ -1,6 +1,6 @@
 /* awq_quantize: options resolved and inputs checked, then blocks of rows through the backend into a weight. */
 #include "backend.h"
-#include "scaled.h"
+#include "place.h"
 #include "search.h"
 
 #include <math.h>
@@ -54,7 +54,7 @@ awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k
 /* Everything one awq_quantize call works with. */
 struct quantization {
     awq_context *context;
-    const awq_tensor *w;
+    struct awqi_placed w;
     const awq_tensor *clip; /* [n][groups], or NULL */
     struct awqi_quantizer quantizer;
     int64_t n, k, groups;
@@ -72,8 +72,8 @@ struct quantization {
 /* Times its scales, so that an overflow is found as well. */
 static awq_status check_finite(const struct quantization *work)
 {
-    int32_t dtype = work->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : work->w->dtype;
-    const struct awqi_scaled scaled = {work->w, work->input_scale, dtype};
+    int32_t dtype = work->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : work->w.view.dtype;
+    const struct awqi_scaled scaled = {&work->w.view, work->input_scale, dtype};
     return awqi_scaled_check(work->context, &scaled, "w");
 }
 
@@ -82,7 +82,7 @@ static awq_status check_clip(const struct quantization *work)
     if (work->clip == NULL) return AWQ_OK;
     awq_status status = awqi_check_tensor(work->clip, 2, 1u << AWQ_F32, "clip");
     if (status == AWQ_OK) status = awqi_check_shape_2d(work->clip, work->n, work->groups, "clip");
-    if (status == AWQ_OK) status = awqi_check_device(work->context, work->clip, "clip");
+    if (status == AWQ_OK) status = awqi_check_reachable(work->context, work->clip, "clip");
     return status;
 }
 
@@ -90,9 +90,10 @@ static awq_status check_clip(const struct quantization *work)
 
 static awq_status load_limits(struct quantization *work, int64_t rows)
 {
+    awq_status status = awqi_fetch_rows(work->context, work->clip, work->first_row, rows, work->limits);
+    if (status != AWQ_OK) return status;
     for (int64_t row = 0; row < rows; row++) {
-        float *limits = work->limits + row * work->groups;
-        awqi_load_row(work->clip, work->first_row + row, limits, work->groups);
+        const float *limits = work->limits + row * work->groups;
         for (int64_t group = 0; group < work->groups; group++)
             if (!(limits[group] >= 0.0f)) /* an infinity is no limit, but a NaN is an error */
                 return awqi_fail(isnan(limits[group]) ? AWQ_ERROR_NON_FINITE : AWQ_ERROR_INVALID,
@@ -115,7 +116,7 @@ static void store_row(void *user_data, int64_t row)
 static awq_status quantize_block(struct quantization *work)
 {
     int64_t rows = awqi_min64(ROWS_AT_ONCE, work->n - work->first_row);
-    awq_tensor w = *work->w;
+    awq_tensor w = work->w.view;
     w.shape[0] = rows;
     w.byte_offset += (uint64_t)(work->first_row * w.strides[0] * (int64_t)awq_dtype_size(w.dtype));
     struct awqi_quantize_job job = {
@@ -157,6 +158,7 @@ static awq_status allocate_block(struct quantization *work)
 
 static void release_block(struct quantization *work)
 {
+    awqi_unplace(work->context, &work->w);
     awqi_free(work->context, work->input_scale);
     awqi_free(work->context, work->codes);
     awqi_free(work->context, work->scales);
@@ -181,13 +183,10 @@ static awq_status quantize_blocks(struct quantization *work, bool record_input_s
 static awq_status check_weight(awq_context *context, const awq_tensor *w)
 {
     awq_status status = awqi_check_tensor(w, 2, AWQI_FLOATS, "w");
-    if (status == AWQ_OK) status = awqi_check_device(context, w, "w");
+    if (status == AWQ_OK) status = awqi_check_reachable(context, w, "w");
     if (status == AWQ_OK && (w->shape[0] < 1 || w->shape[1] < 1))
         return awqi_fail(AWQ_ERROR_INVALID, "w: shape [%lld][%lld] has no elements", (long long)w->shape[0],
                          (long long)w->shape[1]);
-    if (status == AWQ_OK && awqi_context_device_type(context) != AWQ_DEVICE_CPU)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "w: weights are quantised on a CPU context in version %s",
-                         awq_version_string());
     return status;
 }
 
@@ -202,12 +201,13 @@ awq_status awq_quantize(awq_context *context, const awq_tensor *w, const awq_sea
     if (status == AWQ_OK) status = awqi_search_merge_options(search, options, &merged);
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_quantize");
 
-    struct quantization work = {.context = context, .w = w, .clip = merged.clip, .n = w->shape[0], .k = w->shape[1]};
+    struct quantization work = {.context = context, .clip = merged.clip, .n = w->shape[0], .k = w->shape[1]};
     status = awqi_quantizer_resolve(&merged, work.k, &work.quantizer);
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_quantize");
     work.groups = awqi_ceil_div(work.k, work.quantizer.group_size);
     status = awqi_scaled_take_scales(context, search, merged.input_scale, work.k, &work.input_scale);
     if (status == AWQ_OK) status = check_clip(&work);
+    if (status == AWQ_OK) status = awqi_place(context, w, &work.w);
     if (status == AWQ_OK) status = check_finite(&work);
     bool record = work.input_scale != NULL && !(merged.flags & AWQ_QUANTIZE_INPUT_SCALE_FOLDED);
     if (status == AWQ_OK) status = quantize_blocks(&work, record);

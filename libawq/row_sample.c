@@ -17,44 +17,11 @@ void awqi_row_sample_clear(struct awqi_row_sample *sample)
     awqi_row_sample_init(sample, sample->context, sample->channels, sample->limit, sample->seed);
 }
 
-/* ---- hash */
-
-/* Every step is a bijection of the state for a given word and of the word for a given state, so rows that differ in one
- * word never collide.  The hash decides what archives hold: another one is another version of their format. */
-static const uint64_t odd_a = 0x9e3779b97f4a7c15u; /* 2^64 / golden ratio */
-static const uint64_t odd_b = 0xb7e151628aed2a6bu; /* 2^64 (e - 2) */
-
-static uint64_t mix_word(uint64_t hash, uint64_t word)
-{
-    word *= odd_a;
-    word ^= word >> 32; /* what a product does not do: high bits reach low ones */
-    hash = (hash ^ word) * odd_b;
-    return hash << 29 | hash >> 35;
-}
-
-/* Each bit of the result depends on every bit of 'hash'. */
-static uint64_t scatter(uint64_t hash)
-{
-    hash = (hash ^ hash >> 32) * odd_a;
-    hash = (hash ^ hash >> 29) * odd_b;
-    return hash ^ hash >> 32;
-}
-
-uint64_t awqi_row_hash_begin(uint64_t seed)
-{
-    return scatter(seed + odd_a);
-}
-
 uint64_t awqi_row_hash_add(uint64_t hash, const float *values, int64_t count)
 {
     for (int64_t i = 0; i + 1 < count; i += 2)
-        hash = mix_word(hash, (uint64_t)awqi_f32_to_bits(values[i + 1]) << 32 | awqi_f32_to_bits(values[i]));
-    return count % 2 != 0 ? mix_word(hash, awqi_f32_to_bits(values[count - 1])) : hash;
-}
-
-uint64_t awqi_row_hash_end(uint64_t hash)
-{
-    return scatter(hash);
+        hash = awqi_row_hash_mix(hash, (uint64_t)awqi_f32_to_bits(values[i + 1]) << 32 | awqi_f32_to_bits(values[i]));
+    return count % 2 != 0 ? awqi_row_hash_mix(hash, awqi_f32_to_bits(values[count - 1])) : hash;
 }
 
 /* ---- order */

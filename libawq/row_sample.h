@@ -11,6 +11,7 @@
 #define AWQI_ROW_SAMPLE_H
 
 #include "internal.h"
+#include "row_hash.h"
 
 struct awqi_row_sample {
     awq_context *context; /* borrowed from the owner of the sample */
@@ -30,10 +31,8 @@ void awqi_row_sample_init(struct awqi_row_sample *sample, awq_context *context, 
                           uint64_t seed);
 void awqi_row_sample_clear(struct awqi_row_sample *sample);
 
-/* The hash of a row, given in parts of which all but the last have an even number of values. */
-uint64_t awqi_row_hash_begin(uint64_t seed);
+/* Mix values into a row's hash, in parts of which all but the last have an even number of them. */
 uint64_t awqi_row_hash_add(uint64_t hash, const float *values, int64_t count);
-uint64_t awqi_row_hash_end(uint64_t hash);
 
 /* Make room for 'additional' more offers; what is kept does not change.  Offers themselves cannot fail. */
 awq_status awqi_row_sample_reserve(struct awqi_row_sample *sample, int64_t additional);

@@ -1,13 +1,9 @@
 /* A weight times its column scales: reading it, and finding what is not a number. */
-#include "scaled.h"
-
+#include "backend.h"
+#include "place.h"
 #include "search.h"
-#include "weight.h"
 
 #include <math.h>
-#include <stdatomic.h>
-
-enum { BLOCK = 256 }; /* elements looked at together, on the stack */
 
 void awqi_scaled_load(const struct awqi_scaled *scaled, int64_t row, int64_t first, float *values, int64_t count)
 {
@@ -38,38 +34,15 @@ awq_status awqi_scaled_take_scales(awq_context *context, const awq_search *searc
     return AWQ_OK;
 }
 
-struct scan {
-    const struct awqi_scaled *scaled;
-    int64_t k;
-    atomic_int_least64_t first_bad; /* row * k + column; INT64_MAX: none */
-};
-
-static void scan_row(void *user_data, int64_t row)
-{
-    struct scan *scan = user_data;
-    float values[BLOCK];
-    for (int64_t first = 0; first < scan->k; first += BLOCK) {
-        int64_t count = awqi_min64(BLOCK, scan->k - first);
-        awqi_scaled_load(scan->scaled, row, first, values, count);
-        int64_t bad = awqi_find_non_finite(values, count);
-        if (bad < 0) continue;
-        int64_t index = row * scan->k + first + bad;
-        int_least64_t known = atomic_load(&scan->first_bad);
-        while (index < known && !atomic_compare_exchange_weak(&scan->first_bad, &known, index)) continue;
-        return;
-    }
-}
-
 awq_status awqi_scaled_check(awq_context *context, const struct awqi_scaled *scaled, const char *what)
 {
-    struct scan scan = {.scaled = scaled, .k = scaled->w->shape[1]};
-    atomic_init(&scan.first_bad, INT64_MAX);
-    awqi_parallel_for(context, scaled->w->shape[0], scan_row, &scan);
-    int64_t bad = atomic_load(&scan.first_bad);
-    if (bad == INT64_MAX) return AWQ_OK;
-    int64_t row = bad / scan.k, column = bad % scan.k;
+    int64_t bad, k = scaled->w->shape[1];
+    awq_status status = awqi_context_backend(context)->find_non_finite(awqi_context_device(context), scaled, &bad);
+    if (status != AWQ_OK || bad < 0) return status;
+    int64_t row = bad / k, column = bad % k;
     float value;
-    awqi_load_columns(scaled->w, row, column, &value, 1);
+    status = awqi_fetch_element(context, scaled->w, row, column, &value);
+    if (status != AWQ_OK) return status;
     if (!isfinite(value))
         return awqi_fail(AWQ_ERROR_NON_FINITE, "%s: row %lld, column %lld is %g", what, (long long)row,
                          (long long)column, (double)value);

@@ -5,12 +5,12 @@
 #include "internal.h"
 
 struct awqi_scaled {
-    const awq_tensor *w; /* F32, F16 or BF16 [N][K] */
+    const awq_tensor *w; /* F32, F16 or BF16 [N][K], where the context computes */
     const float *scales; /* [K]; NULL for ones */
     int32_t dtype;       /* products are rounded to this: F32, or the dtype of w in the peer profiles */
 };
 
-/* values[count] = inputs 'first' .. of row 'row'. */
+/* values[count] = inputs 'first' .. of row 'row'; in host memory only. */
 void awqi_scaled_load(const struct awqi_scaled *scaled, int64_t row, int64_t first, float *values, int64_t count);
 
 /* The column scales to use for a weight of k inputs: those of a finished search, or 'given' (F32 [k], positive), never

@@ -7,8 +7,7 @@
 #include "search.h"
 
 #include "calibration.h"
-#include "row_sample.h"
-#include "scaled.h"
+#include "place.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -39,15 +38,19 @@ struct awq_search {
 /* What lives as long as one run. */
 struct run {
     awq_search *search;
+    struct awqi_placed *placed; /* the weights that are .. */
+    awq_tensor *weights;        /* .. where the context computes; placed_count of them */
+    int64_t placed_count;
     struct awqi_candidates source;
     float *scales;   /* [channels], of the candidate at work */
-    float **buffers; /* candidate weights [N][K]: one for each weight with a callback, else one for all */
+    float **buffers; /* candidate weights [N][K] there: one for each weight with a callback, else one for all */
     int64_t buffer_count;
     awq_tensor *views; /* of the buffers, for the callback */
     const awq_tensor **view_list;
-    const float *x; /* [x_rows][channels] */
+    const float *rows; /* [x_rows][channels], of the sample or the root of the Gram matrix */
+    float *root;       /* NULL for the sample */
+    float *x;          /* the rows where the context computes */
     int64_t x_rows;
-    float *root;    /* the Gram matrix's, which then is x */
     double divisor; /* of the sum of squares */
 };
 
@@ -150,14 +153,6 @@ static awq_status list_candidates(awq_search *search)
     return AWQ_OK;
 }
 
-/* Weights are read and candidates kept in host memory. */
-static awq_status check_host(const awq_context *context)
-{
-    if (awqi_context_device_type(context) == AWQ_DEVICE_CPU) return AWQ_OK;
-    return awqi_fail(AWQ_ERROR_UNSUPPORTED, "awq_search_create: searches run on a CPU context in version %s",
-                     awq_version_string());
-}
-
 awq_status awq_search_create(awq_context *context, const awq_calibration *calibration,
                              const awq_search_options *options, awq_search **search)
 {
@@ -166,13 +161,13 @@ awq_status awq_search_create(awq_context *context, const awq_calibration *calibr
     if (context == NULL || calibration == NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_search_create: %s is NULL", context ? "calibration" : "context");
     void *memory;
-    awq_status status = check_host(context);
+    awq_status status = awqi_calibration_settle(calibration);
     if (status == AWQ_OK) status = awqi_calloc(context, 1, sizeof(awq_search), "search", &memory);
     if (status != AWQ_OK) return status;
     awq_search *created = memory;
     created->context = awqi_context_retain(context);
     created->calibration = awqi_calibration_retain(calibration);
-    awqi_row_sample_sort(calibration->sample); /* now, so that searches in several threads only read it */
+    awqi_row_sample_sort(calibration->sample); /* now, as the Gram matrix: searches in several threads only read them */
     status = import_options(created, options);
     if (status == AWQ_OK) status = list_candidates(created);
     if (status == AWQ_OK)
@@ -202,7 +197,7 @@ awq_status awq_search_add_weight(awq_search *search, const awq_tensor *w)
 {
     if (search == NULL) return awqi_fail(AWQ_ERROR_INVALID, "awq_search_add_weight: search is NULL");
     awq_status status = awqi_check_tensor(w, 2, AWQI_FLOATS, "w");
-    if (status == AWQ_OK) status = awqi_check_device(search->context, w, "w");
+    if (status == AWQ_OK) status = awqi_check_reachable(search->context, w, "w");
     if (status == AWQ_OK) status = awqi_check_shape_2d(w, w->shape[0], search->calibration->channels, "w");
     if (status != AWQ_OK) return status;
     if (w->shape[0] == 0) return awqi_fail(AWQ_ERROR_INVALID, "w: no outputs");
@@ -231,24 +226,30 @@ static int64_t total_outputs(const awq_search *search)
     return outputs;
 }
 
-static awq_status check_weights(const awq_search *search)
-{
-    for (int64_t i = 0; i < search->count; i++) {
-        const struct awqi_scaled weight = {&search->weights[i], NULL, AWQ_F32};
-        char name[32];
-        snprintf(name, sizeof name, "weight %lld", (long long)i);
-        awq_status status = awqi_scaled_check(search->context, &weight, name);
-        if (status != AWQ_OK) return status;
-    }
-    return AWQ_OK;
-}
-
 /* Allocate 'count' doubles or floats into a field of the run. */
 static awq_status take(struct run *run, int64_t count, size_t size, const char *what, void *field)
 {
     void *memory;
     awq_status status = awqi_alloc(run->search->context, (uint64_t)count, size, what, &memory);
     if (status == AWQ_OK) memcpy(field, &memory, sizeof memory);
+    return status;
+}
+
+static awq_status prepare_weights(struct run *run)
+{
+    awq_search *search = run->search;
+    awq_status status = take(run, search->count, sizeof *run->placed, "weights of a search", &run->placed);
+    if (status == AWQ_OK)
+        status = take(run, search->count, sizeof *run->weights, "weights of a search", &run->weights);
+    for (int64_t i = 0; status == AWQ_OK && i < search->count; i++) {
+        const struct awqi_scaled weight = {&run->weights[i], NULL, AWQ_F32};
+        char name[32];
+        snprintf(name, sizeof name, "weight %lld", (long long)i);
+        status = awqi_place(search->context, &search->weights[i], &run->placed[i]);
+        run->placed_count++;
+        run->weights[i] = run->placed[i].view;
+        if (status == AWQ_OK) status = awqi_scaled_check(search->context, &weight, name);
+    }
     return status;
 }
 
@@ -276,10 +277,11 @@ static awq_status prepare_source(struct run *run)
 
     status = take(run, channels, sizeof(double), "mean weights", &source->weight_mean);
     if (status != AWQ_OK) return status;
-    awqi_weight_mean(search->context, search->weights, search->count, search->quantizer.group_size,
-                     source->weight_mean);
-    awqi_tie_values(source->weight_mean, channels, options->tie_copies, options->tie_width);
-    return AWQ_OK;
+    status = awqi_weight_mean(search->context, run->weights, search->count, search->quantizer.group_size,
+                              source->weight_mean);
+    if (status == AWQ_OK)
+        awqi_tie_values(source->weight_mean, channels, options->tie_copies, options->tie_width);
+    return status;
 }
 
 /* |R D^T|^2 = |X D^T|^2 when R^T R = X^T X, so the Gram matrix serves as sampled rows do. */
@@ -294,7 +296,7 @@ static awq_status prepare_gram(struct run *run)
     status = take(run, channels * channels, sizeof(float), "root of the Gram matrix", &run->root);
     if (status == AWQ_OK) awqi_gram_root(run->search->context, gram, channels, run->root);
     awqi_free(run->search->context, gram);
-    run->x = run->root;
+    run->rows = run->root;
     run->x_rows = channels;
     run->divisor = calibration->weight_high * (double)total_outputs(run->search);
     return status;
@@ -310,7 +312,7 @@ static awq_status prepare_samples(struct run *run)
         return awqi_fail(AWQ_ERROR_STATE, "awq_search_run: the calibration keeps no rows; give it sample_rows, "
                                           "or the search another objective");
     int64_t limit = search->options.max_rows != 0 ? search->options.max_rows : INT64_MAX;
-    run->x = awqi_tensor_data(&samples);
+    run->rows = awqi_tensor_data(&samples);
     run->x_rows = search->rows = awqi_min64(samples.shape[0], limit);
     run->divisor = (double)run->x_rows * (double)total_outputs(search);
     return AWQ_OK;
@@ -327,10 +329,11 @@ static awq_status prepare_buffers(struct run *run)
     if (status == AWQ_OK) status = take(run, count, sizeof *run->view_list, "candidate weights", &run->view_list);
     for (int64_t i = 0; status == AWQ_OK && i < count; i++) {
         int64_t n = callback ? search->weights[i].shape[0] : largest, k = run->source.channels;
-        status = take(run, n * k, sizeof(float), "candidate weights", &run->buffers[i]);
+        status = awqi_place_floats(search->context, n * k, "candidate weights", &run->buffers[i]);
         if (status != AWQ_OK) break;
         run->buffer_count++;
         awq_tensor_init_const_2d(&run->views[i], run->buffers[i], AWQ_F32, n, k);
+        awqi_set_device(search->context, &run->views[i]);
         run->view_list[i] = &run->views[i];
     }
     return status;
@@ -341,10 +344,14 @@ static awq_status run_prepare(struct run *run)
     awq_search *search = run->search;
     if (search->count == 0) return awqi_fail(AWQ_ERROR_STATE, "awq_search_run: no weight was added");
     search->rows = 0;
-    awq_status status = check_weights(search);
+    awq_status status = prepare_weights(run);
     if (status == AWQ_OK) status = prepare_source(run);
-    if (status == AWQ_OK && search->options.loss == NULL)
+    if (status == AWQ_OK && search->options.loss == NULL) {
         status = search->options.objective == AWQ_OBJECTIVE_GRAM ? prepare_gram(run) : prepare_samples(run);
+        if (status == AWQ_OK)
+            status = awqi_place_copy(search->context, run->rows, run->x_rows * run->source.channels, "rows of a loss",
+                                     &run->x);
+    }
     if (status == AWQ_OK) status = prepare_buffers(run);
     return status;
 }
@@ -352,10 +359,14 @@ static awq_status run_prepare(struct run *run)
 static void run_release(struct run *run)
 {
     awq_context *context = run->search->context;
-    for (int64_t i = 0; i < run->buffer_count; i++) awqi_free(context, run->buffers[i]);
+    for (int64_t i = 0; i < run->placed_count; i++) awqi_unplace(context, &run->placed[i]);
+    awqi_free(context, run->placed);
+    awqi_free(context, run->weights);
+    for (int64_t i = 0; i < run->buffer_count; i++) awqi_unplace_floats(context, run->buffers[i], NULL);
     awqi_free(context, run->buffers);
     awqi_free(context, run->views);
     awqi_free(context, run->view_list);
+    awqi_unplace_floats(context, run->x, run->rows);
     awqi_free(context, run->root);
     awqi_free(context, run->scales);
     awqi_free(context, run->source.importance);
@@ -365,30 +376,12 @@ static void run_release(struct run *run)
 
 /* ---- the loss of a candidate */
 
-struct difference {
-    const awq_tensor *w;
-    float *candidate;
-};
-
-static void subtract_row(void *user_data, int64_t row)
-{
-    enum { PART = 256 };
-    const struct difference *difference = user_data;
-    int64_t k = difference->w->shape[1];
-    float *candidate = difference->candidate + row * k, values[PART];
-    for (int64_t first = 0; first < k; first += PART) {
-        int64_t count = awqi_min64(PART, k - first);
-        awqi_load_columns(difference->w, row, first, values, count);
-        for (int64_t i = 0; i < count; i++) candidate[first + i] = values[i] - candidate[first + i];
-    }
-}
-
 /* candidate = Q(W s) / s */
 static awq_status quantize_candidate(struct run *run, int64_t index, float *candidate)
 {
     awq_search *search = run->search;
     struct awqi_quantize_job job = {
-        .w = &search->weights[index],
+        .w = &run->weights[index],
         .input_scale = run->scales,
         .quantizer = search->quantizer,
         .dequantized = candidate,
@@ -402,17 +395,17 @@ static awq_status built_in_loss(struct run *run, double *loss)
 {
     awq_search *search = run->search;
     const struct awqi_backend *backend = awqi_context_backend(search->context);
+    void *device = awqi_context_device(search->context);
     float *candidate = run->buffers[0];
     double total = 0.0;
     for (int64_t i = 0; i < search->count; i++) {
-        const awq_tensor *w = &search->weights[i];
-        struct difference difference = {w, candidate};
+        const awq_tensor *w = &run->weights[i];
+        const struct awqi_scaled plain = {w, NULL, AWQ_F32};
         double sum;
         awq_status status = quantize_candidate(run, i, candidate);
-        if (status != AWQ_OK) return status;
-        awqi_parallel_for(search->context, w->shape[0], subtract_row, &difference);
-        status = backend->product_norm(awqi_context_device(search->context), run->x, run->x_rows, candidate,
-                                       w->shape[0], w->shape[1], &sum);
+        if (status == AWQ_OK) status = backend->subtract(device, &plain, candidate);
+        if (status == AWQ_OK)
+            status = backend->product_norm(device, run->x, run->x_rows, candidate, w->shape[0], w->shape[1], &sum);
         if (status != AWQ_OK) return status;
         total += sum;
     }

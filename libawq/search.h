@@ -44,8 +44,10 @@ void awqi_smooth_importance(double *values, int64_t count, double smooth_factor)
 /* Replace the values of tied channels by their mean. */
 void awqi_tie_values(double *values, int64_t count, int64_t tie_copies, int64_t tie_width);
 
-/* mean[k]: for each input the mean over the outputs of all weights of |w| / (max|w| of its group + 1e-6). */
-void awqi_weight_mean(awq_context *context, const awq_tensor *weights, int64_t count, int64_t group_size, double *mean);
+/* mean[k]: for each input the mean over the outputs of all weights of |w| / (max|w| of its group + 1e-6).  The weights
+ * lie where the context computes. */
+awq_status awqi_weight_mean(awq_context *context, const awq_tensor *weights, int64_t count, int64_t group_size,
+                            double *mean);
 
 /* scales[channels] of the candidate (kind, alpha): positive and finite. */
 void awqi_candidate_scales(const struct awqi_candidates *candidates, int32_t kind, double alpha, float *scales);

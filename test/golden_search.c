@@ -64,9 +64,9 @@ static void compare_means(struct golden_case *test, const awq_calibration *calib
     awq_tensor *mean = golden_matrix(test, AWQ_F64, 1, k);
     if (golden_ok(test, awq_calibration_get_statistic(calibration, AWQ_STATISTIC_MEAN_ABS, mean->data, k), "mean"))
         golden_compare(test, "x_mean", mean);
-    awqi_weight_mean(golden_context(test), linears->weights, linears->count, group_size > 0 ? group_size : k,
-                     mean->data);
-    golden_compare(test, "w_mean", mean);
+    if (golden_ok(test, awqi_weight_mean(golden_context(test), linears->weights, linears->count,
+                                         group_size > 0 ? group_size : k, mean->data), "mean"))
+        golden_compare(test, "w_mean", mean);
 }
 
 static void compare_result(struct golden_case *test, const awq_search *search)

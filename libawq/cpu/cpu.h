@@ -23,6 +23,20 @@ uint32_t awqi_cpu_features(void);
 awq_status awqi_cpu_accumulate(void *device, const awq_tensor *x, const float *weights, struct awqi_channel_sums *sums);
 awq_status awqi_cpu_accumulate_gram(void *device, const awq_tensor *x, const float *weights, double *gram);
 
+/* ---- scan.c */
+
+awq_status awqi_cpu_scan_rows(void *device, const awq_tensor *x, const float *weights, const uint64_t *seed,
+                              struct awqi_row_scan *scans);
+awq_status awqi_cpu_gather_rows(void *device, const awq_tensor *x, const int64_t *rows, int64_t count, float *values);
+awq_status awqi_cpu_find_non_finite(void *device, const struct awqi_scaled *scaled, int64_t *index);
+awq_status awqi_cpu_subtract(void *device, const struct awqi_scaled *scaled, float *values);
+
+/* ---- groups.c */
+
+awq_status awqi_cpu_group_max(void *device, const struct awqi_scaled *scaled, int64_t group_size, float *largest);
+awq_status awqi_cpu_add_shares(void *device, const awq_tensor *w, int64_t group_size, double *sums);
+awq_status awqi_cpu_group_norms(void *device, const struct awqi_group_norms_job *job);
+
 /* ---- quantize_ref.c */
 
 awq_status awqi_cpu_quantize(void *device, struct awqi_quantize_job *job);
