@@ -121,6 +121,10 @@ check: all $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden
 
 check-full: check asan tsan
 
+# The CPU kernels, each as a share of a loop that only reads; BENCH=NAME for some of them.
+bench-cpu: $(BUILD)/test/test_cpu_kernels
+	@$< bench $(BENCH)
+
 check-golden: $(BUILD)/test/golden
 	@$<
 
@@ -196,6 +200,6 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-full check-golden demo asan tsan tsan-check clean install install-headers install-static install-shared \
-    install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
+.PHONY: all check check-full check-golden bench-cpu demo asan tsan tsan-check clean install install-headers install-static \
+    install-shared install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
 .DELETE_ON_ERROR:

@@ -14,6 +14,9 @@ static const struct awqi_gemv *const gemv_table[] = {
 #if defined(__x86_64__)
     &awqi_gemv_avx2,
     &awqi_gemv_avx512,
+    &awqi_gemv_avx512_vnni,
+    &awqi_gemv_avx512_digits,
+    &awqi_gemv_avx512_bf16,
 #endif
 };
 

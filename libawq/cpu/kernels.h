@@ -89,7 +89,16 @@ struct awqi_gemv {
 
 #define AWQI_ACTIVATIONS_ALL (~0u)
 
-extern const struct awqi_gemv awqi_gemv_ref, awqi_gemv_base, awqi_gemv_avx2, awqi_gemv_avx512;
+extern const struct awqi_gemv awqi_gemv_ref, awqi_gemv_base, awqi_gemv_avx2, awqi_gemv_avx512, awqi_gemv_avx512_vnni,
+    awqi_gemv_avx512_digits, awqi_gemv_avx512_bf16;
+
+/* One block by a fixed number of rows, each in its form; out[..][PANEL] gets 16 numbers a row. */
+typedef void awqi_gemv_block(const struct awqi_stream *w, const uint32_t *block, const unsigned char *row,
+                             float *out);
+
+/* A panel by any number of rows with functions for 1, 2, 4 and 8 of them. */
+void awqi_run_blocks(const struct awqi_stream *w, int64_t panel, const unsigned char *rows, int64_t row_bytes,
+                     int64_t count, awqi_gemv_block *const functions[4], float *out);
 
 /* ---- kernels.c */
 

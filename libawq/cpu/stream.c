@@ -84,3 +84,15 @@ void awqi_stream_order(const struct awqi_stream *w, float *x)
         memset(to + count, 0, (size_t)(awqi_min64(room, inputs - group * room) - count) * sizeof *x);
     }
 }
+
+void awqi_run_blocks(const struct awqi_stream *w, int64_t panel, const unsigned char *rows, int64_t row_bytes,
+                     int64_t count, awqi_gemv_block *const functions[4], float *out)
+{
+    for (int64_t block = 0; block < AWQI_PANEL_BLOCKS; block++) {
+        const uint32_t *words = awqi_stream_block(w, panel, block);
+        int64_t done = 0;
+        for (int i = 3; i >= 0; i--)
+            for (; done + (1 << i) <= count; done += 1 << i)
+                functions[i](w, words, rows + done * row_bytes, out + done * AWQI_PANEL + block * AWQI_STREAM_OUTPUTS);
+    }
+}

@@ -669,14 +669,16 @@ AWQ_API awq_status awq_unpack_bias(int32_t layout, const awq_tensor *bias, awq_t
 typedef struct awq_linear awq_linear;
 typedef struct awq_tuning awq_tuning;
 
-/* What activations may lose inside a product.  DEFAULT is the fastest that keeps single precision for F32 input and the
- * input's own precision for others. */
+/* What activations may lose inside a product: by how much each x may differ, before it is multiplied, from what was given.
+ * DEFAULT is BF16 for BF16 input, else SPLIT; on CUDA single precision for F32 input and the input's own precision for others.
+ * Sums are in single precision whatever the mode, and a device may keep more than was asked for.  On the CPU a sum is taken as
+ * sum of q x less z times sum of x, so that what rounding costs it goes with the magnitude of (q + z) s x. */
 enum {
     AWQ_ACTIVATION_DEFAULT = 0,
-    AWQ_ACTIVATION_EXACT = 1, /* single precision */
-    AWQ_ACTIVATION_SPLIT = 2, /* two bfloat16 terms, about 2^-17 */
-    AWQ_ACTIVATION_BF16 = 3,  /* one bfloat16 term, 2^-9 */
-    AWQ_ACTIVATION_INT8 = 4   /* eight bits per block of inputs */
+    AWQ_ACTIVATION_EXACT = 1, /* single precision: 2^-23 of the largest |x| among 128 neighbours in a group, or less */
+    AWQ_ACTIVATION_SPLIT = 2, /* that, and 2^-17 |x|: two bfloat16 terms */
+    AWQ_ACTIVATION_BF16 = 3,  /* that, and 2^-8 |x|: one bfloat16 term; nothing for BF16 input with no norm or input scale */
+    AWQ_ACTIVATION_INT8 = 4   /* eight bits per block of inputs: 2^-8 of the largest |x| among 32 neighbours in a group */
 };
 
 enum {

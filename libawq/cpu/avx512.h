@@ -1,0 +1,43 @@
+/* What the AVX-512 kernels of streams share. */
+#ifndef AWQI_AVX512_H
+#define AWQI_AVX512_H
+
+#include "kernels.h"
+
+#include <immintrin.h>
+
+#define AVX512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+
+/* Arrays of sums are registers only when every index into them is a constant. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+enum { AWQI_AND_OR = 0xea }; /* vpternlog: (a & b) | c */
+
+/* Far enough ahead that a line arrives before it is needed; past the end of a stream it does nothing. */
+#define AWQI_PREFETCH(line) _mm_prefetch((const char *)(line) + 4096, _MM_HINT_T0)
+
+static inline __mmask16 awqi_tail_mask(int64_t count)
+{
+    return count >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1);
+}
+
+__attribute__((target(AVX512), always_inline)) static inline void
+awqi_load_header(const struct awqi_stream_shape *shape, const uint32_t *header, __m512 *scales, __m512 *zeros)
+{
+    const __m256i *halves = (const void *)header;
+    if (shape->scale_dtype == AWQ_F16) {
+        *scales = _mm512_cvtph_ps(_mm256_loadu_si256(halves));
+    } else if (shape->scale_dtype == AWQ_BF16) {
+        *scales = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(halves)), 16));
+    } else {
+        *scales = _mm512_loadu_ps(header);
+        halves++;
+    }
+    *zeros = _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(_mm256_loadu_si256(halves + 1)));
+}
+
+#endif /* AWQI_AVX512_H */

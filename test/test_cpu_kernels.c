@@ -1,0 +1,559 @@
+/* Every kernel of the CPU's tables, called as the library calls it, in the manner of checkasm.
+ *
+ *     test_cpu_kernels [--seed N]            each against sums in double; the seed is printed
+ *     test_cpu_kernels bench [NAME]          then timed, as a share of a loop that only reads; not those that failed
+ *
+ * A weight is made from codes, scales and zero points that the reference reads as they were made.  Buffers that a kernel
+ * writes lie between margins that must survive, and begin as NaNs.  The error allowed is computed from the inputs and
+ * from what the kernel's modes of activations promise. */
+#include "backend.h"
+#include "cpu/kernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* ---- random numbers */
+
+static uint64_t seed;
+
+static uint32_t draw(uint32_t below)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((seed >> 33) % below);
+}
+
+static float draw_float(void)
+{
+    return (float)draw(2000001) / 1000000.0f - 1.0f;
+}
+
+static float draw_gaussian(void)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < 6; i++) sum += draw_float();
+    return sum * 0.7071f;
+}
+
+static void *array(int64_t count, size_t size)
+{
+    void *memory = NULL;
+    size_t bytes = ((size_t)(count > 0 ? count : 1) * size + 63) / 64 * 64;
+    if (posix_memalign(&memory, 64, bytes) != 0) abort();
+    memset(memory, 0, bytes);
+    return memory;
+}
+
+/* ---- a buffer between margins */
+
+enum { MARGIN = 512, POISON = 0xa5 };
+
+struct guarded {
+    unsigned char *memory;
+    int64_t bytes;
+};
+
+static void *guarded_open(struct guarded *guarded, int64_t bytes)
+{
+    guarded->bytes = bytes;
+    guarded->memory = array(bytes + 2 * MARGIN, 1);
+    memset(guarded->memory, POISON, MARGIN);
+    memset(guarded->memory + MARGIN, 0xff, (size_t)bytes); /* NaNs */
+    memset(guarded->memory + MARGIN + bytes, POISON, MARGIN);
+    return guarded->memory + MARGIN;
+}
+
+static bool guarded_close(struct guarded *guarded)
+{
+    bool intact = true;
+    for (int i = 0; i < MARGIN; i++)
+        intact &= guarded->memory[i] == POISON && guarded->memory[MARGIN + guarded->bytes + i] == POISON;
+    free(guarded->memory);
+    return intact;
+}
+
+/* ---- a weight and rows of x */
+
+enum kind { UNIFORM, GAUSSIAN, OUTLIERS, ZEROS, POSITIVE, HUGE_NUMBERS, TINY, ALTERNATING, KINDS };
+static const char *const kind_names[] = {"uniform",  "gaussian", "outliers", "zeros",
+                                         "positive", "huge",     "tiny",     "alternating"};
+
+struct problem {
+    int64_t n, k, group_size, groups;
+    int32_t bits, scale_dtype;
+    bool paired;
+    enum kind kind;
+    uint64_t seed;
+    uint8_t *codes, *zeros;
+    float *scales;
+    float *x; /* [GEMV_ROWS][k] */
+    struct awqi_stream stream;
+};
+
+static float draw_input(enum kind kind, int64_t j)
+{
+    switch (kind) {
+    case UNIFORM: return draw_float();
+    case GAUSSIAN: return draw_gaussian();
+    case OUTLIERS: return draw_gaussian() * (draw(50) == 0 ? 1000.0f : 1.0f);
+    case POSITIVE: return fabsf(draw_gaussian());
+    case HUGE_NUMBERS: return draw_float() * 1e30f;
+    case TINY: return draw_float() * 1e-25f;
+    case ALTERNATING: return j % 2 == 0 ? 1.0f : -1.0f;
+    default: return 0.0f;
+    }
+}
+
+static void draw_weight(struct problem *p)
+{
+    const uint32_t codes = 1u << p->bits;
+    const uint32_t how = draw(4); /* codes: random, random, the least, the most */
+    for (int64_t i = 0; i < p->n * p->k; i++) p->codes[i] = (uint8_t)(how == 2 ? 0 : how == 3 ? codes - 1 : draw(codes));
+    for (int64_t i = 0; i < p->n * p->groups; i++) {
+        p->zeros[i] = (uint8_t)draw(codes);
+        p->scales[i] = awqi_round_to(p->scale_dtype, draw_float() * 0.1f);
+    }
+}
+
+static awq_weight *make_weight(awq_context *context, const struct problem *p)
+{
+    awq_quantize_options options;
+    awq_struct_init(&options, sizeof options);
+    options.bits = p->bits;
+    options.group_size = p->group_size;
+    options.scale_dtype = p->scale_dtype;
+    void *scale_values = array(p->n * p->groups, sizeof(float));
+    awqi_from_f32(p->scale_dtype, p->scales, scale_values, p->n * p->groups);
+    awq_tensor codes, scales, zeros;
+    awq_tensor_init_const_2d(&codes, p->codes, AWQ_U8, p->n, p->k);
+    awq_tensor_init_const_2d(&scales, scale_values, p->scale_dtype, p->n, p->groups);
+    awq_tensor_init_const_2d(&zeros, p->zeros, AWQ_U8, p->n, p->groups);
+    awq_weight *weight = NULL;
+    if (awq_weight_create(context, &codes, &scales, &zeros, &options, &weight) != AWQ_OK) abort();
+    free(scale_values);
+    return weight;
+}
+
+static void problem_open(awq_context *context, struct problem *p)
+{
+    p->seed = seed;
+    p->groups = awqi_ceil_div(p->k, p->group_size);
+    p->codes = array(p->n * p->k, 1);
+    p->zeros = array(p->n * p->groups, 1);
+    p->scales = array(p->n * p->groups, sizeof(float));
+    p->x = array(AWQI_GEMV_ROWS * p->k, sizeof(float));
+    draw_weight(p);
+    for (int64_t i = 0; i < AWQI_GEMV_ROWS * p->k; i++) p->x[i] = draw_input(p->kind, i % p->k);
+    awq_weight *weight = make_weight(context, p);
+    if (awqi_stream_create(context, weight, p->paired, &p->stream) != AWQ_OK) abort();
+    awq_weight_destroy(weight);
+}
+
+static void problem_close(awq_context *context, struct problem *p)
+{
+    awqi_stream_destroy(context, &p->stream);
+    free(p->codes);
+    free(p->zeros);
+    free(p->scales);
+    free(p->x);
+}
+
+/* ---- the reference and what may be lost */
+
+enum { LARGEST_BLOCK = 128, BYTE_BLOCK = 32 };
+
+static double largest(const float *x, int64_t count)
+{
+    double most = 0.0;
+    for (int64_t i = 0; i < count; i++) most = fmax(most, fabs((double)x[i]));
+    return most;
+}
+
+/* By how much input 'j' of a group may be off in a mode; 'x' is the group's. */
+static double input_error(int32_t activation, const float *x, int64_t count, int64_t j)
+{
+    const int64_t block = j / LARGEST_BLOCK * LARGEST_BLOCK, byte_block = j / BYTE_BLOCK * BYTE_BLOCK;
+    const double exact = 0x1p-23 * largest(x + block, awqi_min64(LARGEST_BLOCK, count - block));
+    if (activation == AWQ_ACTIVATION_EXACT) return exact;
+    if (activation == AWQ_ACTIVATION_SPLIT) return exact + 0x1p-17 * fabs((double)x[j]);
+    if (activation == AWQ_ACTIVATION_BF16) return exact + 0x1p-8 * fabs((double)x[j]);
+    return exact + 0x1.02p-8 * largest(x + byte_block, awqi_min64(BYTE_BLOCK, count - byte_block));
+}
+
+/* Kernels that take activations for exact sum q x and z x apart; those for BF16 also 128 x for each field of four bits. */
+static double offset(int32_t activation, int32_t bits)
+{
+    return activation == AWQ_ACTIVATION_BF16 ? bits == 8 ? 17 * 128 : 128 : 0;
+}
+
+static double expect(const struct problem *p, int32_t activation, int64_t row, int64_t output, double *allowed)
+{
+    const double rounding = (double)(p->k + 16) * 0x1p-24;
+    double sum = 0.0;
+    *allowed = 0x1p-126;
+    for (int64_t group = 0; output >= 0 && group < p->groups; group++) {
+        const int64_t first = group * p->group_size, count = awqi_min64(p->group_size, p->k - first);
+        const float *x = p->x + row * p->k + first;
+        const double scale = (double)p->scales[output * p->groups + group], zero = p->zeros[output * p->groups + group];
+        for (int64_t j = 0; j < count; j++) {
+            const double code = p->codes[output * p->k + first + j], magnitude = fabs((double)x[j]);
+            sum += (double)x[j] * (code - zero) * scale;
+            *allowed += fabs(scale) * ((code + zero) * input_error(activation, x, count, j) +
+                                       rounding * (code + zero + offset(activation, p->bits)) * magnitude);
+        }
+    }
+    return sum;
+}
+
+/* ---- one kernel at one problem */
+
+struct report {
+    int64_t checked, failed;
+    double error, bound; /* sums of squares */
+};
+
+static void describe(const struct awqi_gemv *gemv, const struct problem *p, int64_t rows)
+{
+    printf("  %s: seed %llu, [%lld][%lld] %d bits in groups of %lld, scales %s, %s, %s, %lld rows: ", gemv->name,
+           (unsigned long long)p->seed, (long long)p->n, (long long)p->k, p->bits, (long long)p->group_size,
+           awq_dtype_name(p->scale_dtype), p->paired ? "paired" : "plain", kind_names[p->kind], (long long)rows);
+}
+
+static int32_t tightest(uint32_t activations)
+{
+    int32_t mode = AWQ_ACTIVATION_EXACT;
+    while (!(activations >> mode & 1)) mode++;
+    return mode;
+}
+
+/* The rows as the kernel takes them, each prepared between margins of its own. */
+static bool prepare_rows(const struct awqi_gemv *gemv, const struct problem *p, int64_t rows, unsigned char *prepared)
+{
+    const struct awqi_stream *w = &p->stream;
+    const int64_t bytes = gemv->row_bytes(w);
+    float *x = array(awqi_stream_inputs(w) + 16, sizeof *x);
+    bool intact = bytes % 64 == 0;
+    for (int64_t i = 0; i < rows; i++) {
+        struct guarded row;
+        memcpy(x, p->x + i * p->k, (size_t)p->k * sizeof *x);
+        awqi_stream_order(w, x);
+        void *memory = guarded_open(&row, bytes);
+        gemv->prepare(w, x, memory);
+        memcpy(prepared + i * bytes, memory, (size_t)bytes);
+        intact &= guarded_close(&row);
+    }
+    free(x);
+    return intact;
+}
+
+static void compare(const struct awqi_gemv *gemv, const struct problem *p, int64_t panel, int64_t rows, const float *out,
+                    struct report *report)
+{
+    const int32_t activation = tightest(gemv->activations);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < AWQI_PANEL; j++) {
+            double allowed, expected = expect(p, activation, i, awqi_column_row(&p->stream.columns, panel, j), &allowed);
+            double error = fabs((double)out[i * AWQI_PANEL + j] - expected);
+            report->checked++;
+            if (error <= allowed) {
+                report->error += error * error / (allowed * allowed);
+                report->bound += 1.0;
+                continue;
+            }
+            if (report->failed++ > 4) continue;
+            describe(gemv, p, rows);
+            printf("panel %lld, row %lld, column %lld is %g, not %g; %g off where %g is allowed\n", (long long)panel,
+                   (long long)i, (long long)j, (double)out[i * AWQI_PANEL + j], expected, error, allowed);
+        }
+}
+
+static void check_rows(const struct awqi_gemv *gemv, const struct problem *p, int64_t rows, struct report *report)
+{
+    const struct awqi_stream *w = &p->stream;
+    unsigned char *prepared = array(rows * gemv->row_bytes(w), 1);
+    bool intact = prepare_rows(gemv, p, rows, prepared);
+    for (int64_t panel = 0; panel < w->columns.panels; panel++) {
+        struct guarded guarded;
+        float *out = guarded_open(&guarded, rows * AWQI_PANEL * (int64_t)sizeof *out);
+        gemv->run(w, panel, prepared, rows, out);
+        compare(gemv, p, panel, rows, out, report);
+        intact &= guarded_close(&guarded);
+    }
+    if (!intact) {
+        describe(gemv, p, rows);
+        printf("a margin was written\n");
+        report->failed++;
+    }
+    free(prepared);
+}
+
+/* ---- all problems */
+
+static void draw_problem(struct problem *p)
+{
+    static const int64_t ns[] = {1, 16, 33, 70}, ks[] = {1, 7, 8, 31, 32, 129, 300, 512};
+    static const int64_t group_sizes[] = {1, 8, 20, 32, 128, 160};
+    static const int32_t bits[] = {4, 4, 4, 8, 8, 3, 2}, dtypes[] = {AWQ_F16, AWQ_F16, AWQ_BF16, AWQ_F32};
+    p->n = ns[draw(4)];
+    p->k = ks[draw(8)];
+    p->bits = bits[draw(7)];
+    p->scale_dtype = dtypes[draw(4)];
+    const uint32_t group = draw(7);
+    p->group_size = group < 6 ? group_sizes[group] : p->k;
+    p->paired = p->n % 2 == 0 && draw(3) == 0;
+}
+
+/* A NaN or an infinity leaves no finite number in its row, and every other row alone. */
+static void check_non_finite(awq_context *context, const struct awqi_gemv *gemv, struct report *report)
+{
+    struct problem p = {.n = 32, .k = 200, .group_size = 64, .bits = 4, .scale_dtype = AWQ_F16, .kind = GAUSSIAN};
+    problem_open(context, &p);
+    unsigned char *prepared = array(3 * gemv->row_bytes(&p.stream), 1);
+    float before[3 * AWQI_PANEL], after[3 * AWQI_PANEL];
+    prepare_rows(gemv, &p, 3, prepared);
+    gemv->run(&p.stream, 0, prepared, 3, before);
+    p.x[p.k + 70] = NAN;
+    p.x[2 * p.k + 199] = -INFINITY;
+    prepare_rows(gemv, &p, 3, prepared);
+    gemv->run(&p.stream, 0, prepared, 3, after);
+    for (int j = 0; j < 3 * AWQI_PANEL; j++) {
+        bool right = j < AWQI_PANEL ? after[j] == before[j] : !isfinite(after[j]);
+        report->checked++;
+        if (right || report->failed++ > 4) continue;
+        printf("  %s: row %d with %s: column %d is %g\n", gemv->name, j / AWQI_PANEL,
+               j < AWQI_PANEL ? "numbers" : "a NaN or an infinity", j % AWQI_PANEL, (double)after[j]);
+    }
+    free(prepared);
+    problem_close(context, &p);
+}
+
+static bool check_gemv(awq_context *context, const struct awqi_gemv *gemv, uint64_t first_seed, int problems)
+{
+    struct report report = {0};
+    seed = first_seed;
+    for (int i = 0; i < problems; i++) {
+        struct problem p = {.kind = (enum kind)(i % KINDS)};
+        draw_problem(&p);
+        problem_open(context, &p);
+        check_rows(gemv, &p, 1 + draw(AWQI_GEMV_ROWS), &report);
+        problem_close(context, &p);
+    }
+    check_non_finite(context, gemv, &report);
+    /* Errors that are there but smaller than the bound would add up if they had one sign or were not what rounding is. */
+    const double share = report.bound > 0.0 ? sqrt(report.error / report.bound) : 0.0;
+    const bool passed = report.failed == 0 && share < 0.5;
+    printf("%-20s %s: %lld numbers, errors %.3f of their bounds in the mean\n", gemv->name, passed ? "agrees" : "FAILED",
+           (long long)report.checked, share);
+    return passed;
+}
+
+/* Under every set of features each mode gets a kernel that the set allows and that keeps the mode's bound. */
+static bool check_choices(void)
+{
+    static const int32_t modes[] = {AWQ_ACTIVATION_EXACT, AWQ_ACTIVATION_SPLIT, AWQ_ACTIVATION_BF16, AWQ_ACTIVATION_INT8};
+    bool right = true;
+    for (uint32_t features = 0; features < 256; features++)
+        for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+            const struct awqi_gemv *gemv = awqi_gemv_for(features, modes[i]);
+            right &= (gemv->features & ~features) == 0 && (gemv->activations >> modes[i] & 1);
+        }
+    if (!right) printf("a kernel was chosen that the features or the mode do not allow\n");
+    return right;
+}
+
+/* ---- bench: weights beyond every cache, and beside each kernel a loop that only reads them */
+
+enum { BENCH_INPUTS = 4096, BENCH_GROUP = 128, BENCH_RUNS = 15, CHUNK_BYTES = 131072 };
+
+static const int64_t BENCH_BYTES = 150000000;
+
+struct bench {
+    awq_context *context;
+    struct awqi_stream stream;
+    const struct awqi_gemv *gemv;
+    unsigned char *prepared;
+    float *x;
+    int64_t rows, chunk; /* panels per task */
+    uint64_t sink;
+};
+
+/* Random codes, with scales and zero points that are numbers. */
+static void bench_open(struct bench *bench, int32_t bits)
+{
+    struct awqi_stream *w = &bench->stream;
+    w->k = BENCH_INPUTS;
+    w->shape = awqi_stream_shape(AWQI_PANEL, w->k, BENCH_GROUP, bits, AWQ_F16);
+    const int64_t panel_bytes = AWQI_PANEL_BLOCKS * w->shape.block_words * (int64_t)sizeof *w->words;
+    const int64_t panels = BENCH_BYTES / panel_bytes;
+    w->columns = awqi_columns_of(panels * AWQI_PANEL, false);
+    w->size_bytes = (uint64_t)(panels * panel_bytes);
+    void *words;
+    if (awqi_alloc(bench->context, (uint64_t)panels, (uint64_t)panel_bytes, "a weight", &words) != AWQ_OK) abort();
+    w->words = words;
+    for (int64_t i = 0; i < panels * panel_bytes / 4; i++) w->words[i] = draw(UINT32_MAX);
+    for (int64_t block = 0; block < panels * AWQI_PANEL_BLOCKS; block++)
+        for (int64_t group = 0; group < w->shape.groups; group++) {
+            uint16_t *header = (uint16_t *)(w->words + block * w->shape.block_words + group * w->shape.group_words);
+            for (int i = 0; i < 16; i++) header[i] = 0x2000, header[16 + i] = 8;
+        }
+    bench->x = array(AWQI_GEMV_ROWS * w->k, sizeof(float));
+    for (int64_t i = 0; i < AWQI_GEMV_ROWS * w->k; i++) bench->x[i] = draw_gaussian();
+    bench->chunk = awqi_max64(1, CHUNK_BYTES / panel_bytes);
+}
+
+static void bench_close(struct bench *bench)
+{
+    awqi_stream_destroy(bench->context, &bench->stream);
+    free(bench->x);
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+__attribute__((target("avx2"))) static uint64_t read_lines(const unsigned char *bytes, int64_t count)
+{
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+    for (int64_t i = 0; i + 128 <= count; i += 128) {
+        const __m256i *p = (const void *)(bytes + i);
+        _mm_prefetch((const char *)(p + 128), _MM_HINT_T0);
+        _mm_prefetch((const char *)(p + 130), _MM_HINT_T0);
+        a = _mm256_xor_si256(a, p[0]);
+        b = _mm256_xor_si256(b, p[1]);
+        c = _mm256_xor_si256(c, p[2]);
+        d = _mm256_xor_si256(d, p[3]);
+    }
+    a = _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d));
+    return (uint64_t)_mm256_extract_epi64(a, 0) ^ (uint64_t)_mm256_extract_epi64(a, 2);
+}
+#else
+static uint64_t read_lines(const unsigned char *bytes, int64_t count)
+{
+    const uint64_t *words = (const void *)bytes;
+    uint64_t sums[8] = {0};
+    for (int64_t i = 0; i + 8 <= count / 8; i += 8)
+        for (int j = 0; j < 8; j++) sums[j] ^= words[i + j];
+    return sums[0] ^ sums[1] ^ sums[2] ^ sums[3] ^ sums[4] ^ sums[5] ^ sums[6] ^ sums[7];
+}
+#endif
+
+static void read_task(void *user_data, int64_t index)
+{
+    struct bench *bench = user_data;
+    const struct awqi_stream *w = &bench->stream;
+    const int64_t begin = index * bench->chunk, end = awqi_min64(begin + bench->chunk, w->columns.panels);
+    const unsigned char *bytes = (const unsigned char *)awqi_stream_block(w, begin, 0);
+    uint64_t sum = read_lines(bytes, (const unsigned char *)awqi_stream_block(w, end, 0) - bytes);
+    __atomic_fetch_xor(&bench->sink, sum, __ATOMIC_RELAXED);
+}
+
+static void run_task(void *user_data, int64_t index)
+{
+    const struct bench *bench = user_data;
+    const int64_t begin = index * bench->chunk;
+    const int64_t end = awqi_min64(begin + bench->chunk, bench->stream.columns.panels);
+    float out[AWQI_GEMV_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
+    for (int64_t panel = begin; panel < end; panel++)
+        bench->gemv->run(&bench->stream, panel, bench->prepared, bench->rows, out);
+}
+
+static double seconds(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static double time_tasks(struct bench *bench, awq_task_callback task)
+{
+    const double begin = seconds();
+    awqi_parallel_for(bench->context, awqi_ceil_div(bench->stream.columns.panels, bench->chunk), task, bench);
+    return seconds() - begin;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof *values, compare_doubles);
+    return values[count / 2];
+}
+
+/* Preparing the rows counts too, on one thread. */
+static void bench_rows(struct bench *bench, int64_t rows, int32_t bits)
+{
+    const struct awqi_stream *w = &bench->stream;
+    const int64_t row_bytes = bench->gemv->row_bytes(w);
+    double reads[BENCH_RUNS], runs[BENCH_RUNS], prepares[BENCH_RUNS];
+    bench->rows = rows;
+    bench->prepared = array(rows * row_bytes, 1);
+    for (int i = 0; i < BENCH_RUNS; i++) {
+        const double begin = seconds();
+        for (int64_t r = 0; r < rows; r++)
+            bench->gemv->prepare(w, bench->x + r * w->k, bench->prepared + r * row_bytes);
+        prepares[i] = seconds() - begin;
+        reads[i] = time_tasks(bench, read_task);
+        runs[i] = time_tasks(bench, run_task);
+    }
+    free(bench->prepared);
+    const double bytes = (double)w->size_bytes, weights = (double)w->columns.n * (double)w->k;
+    const double run = median(runs, BENCH_RUNS), read = median(reads, BENCH_RUNS);
+    printf("%-20s %d bits  %lld rows  %d threads  %7.3f ps/weight  %6.1f GB/s of %6.1f  %5.3f   rows %5.2f us\n",
+           bench->gemv->name, bits, (long long)rows, awqi_context_threads(bench->context), 1e12 * run / weights,
+           1e-9 * bytes / run, 1e-9 * bytes / read, read / run, 1e6 * median(prepares, BENCH_RUNS));
+    fflush(stdout);
+}
+
+static void bench_gemv(const struct awqi_gemv *gemv, int32_t bits)
+{
+    for (int32_t threads = 1; threads <= awqi_usable_processors() && threads <= 8; threads *= 2) {
+        awq_context_options options;
+        awq_struct_init(&options, sizeof options);
+        options.threads = threads;
+        struct bench bench = {.gemv = gemv};
+        if (awq_context_create(&options, &bench.context) != AWQ_OK) abort();
+        bench_open(&bench, bits);
+        for (int64_t rows = 1; rows <= AWQI_GEMV_ROWS; rows *= 2) bench_rows(&bench, rows, bits);
+        bench_close(&bench);
+        awq_context_destroy(bench.context);
+    }
+}
+
+/* ---- */
+
+int main(int argc, char **argv)
+{
+    enum { PROBLEMS = 300, PROBLEMS_BEFORE_BENCH = 60 };
+    const bool bench = argc > 1 && strcmp(argv[1], "bench") == 0;
+    const char *only = bench && argc > 2 ? argv[2] : "";
+    uint64_t first_seed = (uint64_t)time(NULL);
+    if (argc > 2 && strcmp(argv[1], "--seed") == 0) first_seed = strtoull(argv[2], NULL, 0);
+    printf("seed %llu\n", (unsigned long long)first_seed);
+
+    awq_context *context;
+    if (awq_context_create(NULL, &context) != AWQ_OK) return 1;
+    const uint32_t features = awqi_cpu_features();
+    int passed = 0, failed = 0, skipped = 0;
+    if (!bench && check_choices()) passed++;
+    else if (!bench) failed++;
+    for (size_t i = 0; awqi_gemv_at(i) != NULL; i++) {
+        const struct awqi_gemv *gemv = awqi_gemv_at(i);
+        if (strstr(gemv->name, only) == NULL) continue;
+        if (gemv->features & ~features) {
+            printf("%-20s not on this processor\n", gemv->name);
+            skipped++;
+        } else if (!check_gemv(context, gemv, first_seed, bench ? PROBLEMS_BEFORE_BENCH : PROBLEMS)) {
+            failed++;
+        } else {
+            passed++;
+            if (bench) bench_gemv(gemv, 4);
+            if (bench) bench_gemv(gemv, 8);
+        }
+    }
+    awq_context_destroy(context);
+    printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
+    return failed != 0;
+}
