@@ -108,12 +108,12 @@ void awqi_store_row(awq_tensor *tensor, int64_t row, const float *values, int64_
 /* The same for channels 'first' .. first + count - 1 of the row. */
 void awqi_load_columns(const awq_tensor *tensor, int64_t row, int64_t first, float *values, int64_t count);
 
-/* Contiguous conversion, 'count' elements. */
+/* awq_tensor_copy for two host tensors, checked before. */
+void awqi_tensor_copy_host(awq_context *context, const awq_tensor *src, awq_tensor *dst);
+
+/* cpu/convert.c: contiguous conversion of 'count' elements to and from F32, as by the functions below. */
 void awqi_to_f32(int32_t dtype, const void *src, float *dst, int64_t count);
 void awqi_from_f32(int32_t dtype, const float *src, void *dst, int64_t count);
-
-/* awq_tensor_copy for two host tensors, checked before. */
-awq_status awqi_tensor_copy_host(const awq_tensor *src, awq_tensor *dst);
 
 /* Index of the first NaN or infinity among values[count], or -1. */
 int64_t awqi_find_non_finite(const float *values, int64_t count);
@@ -137,7 +137,8 @@ static inline float awqi_bf16_to_f32(uint16_t half)
     return awqi_bits_to_f32((uint32_t)half << 16);
 }
 
-/* Round to nearest, ties to even; NaNs stay NaNs. */
+/* Round to nearest, ties to even.  NaNs keep sign and payload, as far as there is room, and become quiet: here and below as
+ * processors convert them. */
 static inline uint16_t awqi_f32_to_bf16(float value)
 {
     uint32_t bits = awqi_f32_to_bits(value);
@@ -149,20 +150,21 @@ static inline float awqi_f16_to_f32(uint16_t half)
 {
     uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
     uint32_t magnitude = half & 0x7fffu;
-    if (magnitude >= 0x7c00u) return awqi_bits_to_f32(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
+    if (magnitude > 0x7c00u) return awqi_bits_to_f32(sign | 0x7fc00000u | (magnitude & 0x3ffu) << 13);
+    if (magnitude == 0x7c00u) return awqi_bits_to_f32(sign | 0x7f800000u);
     if (magnitude >= 0x0400u) return awqi_bits_to_f32(sign | ((magnitude << 13) + 0x38000000u));
     /* Subnormal: the magnitude is a multiple of 2^-24, exact in single precision. */
     float value = (float)magnitude * 0x1p-24f;
     return sign ? -value : value;
 }
 
-/* Round to nearest, ties to even; overflow gives infinity, NaNs stay NaNs. */
+/* Round to nearest, ties to even; overflow gives infinity. */
 static inline uint16_t awqi_f32_to_f16(float value)
 {
     uint32_t bits = awqi_f32_to_bits(value);
     uint32_t sign = (bits >> 16) & 0x8000u;
     uint32_t magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | (magnitude >> 13 & 0x3ffu));
     if (magnitude >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 2^16 and above */
     if (magnitude < 0x38800000u) {
         /* Below 2^-14: adding 1/2 makes the sum's last bit worth 2^-24, so the addition itself rounds as FP16 does. */

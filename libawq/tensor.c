@@ -2,6 +2,11 @@
 #include "backend.h"
 #include "dlpack.h"
 
+enum {
+    BLOCK = 256,          /* elements converted together, on the stack */
+    TASK_ELEMENTS = 65536 /* of a copy */
+};
+
 static const struct {
     size_t size;
     const char *name;
@@ -255,100 +260,140 @@ const void *awqi_tensor_row(const awq_tensor *tensor, int64_t row)
     return (const unsigned char *)awqi_tensor_data(tensor) + offset * (int64_t)awq_dtype_size(tensor->dtype);
 }
 
-void awqi_to_f32(int32_t dtype, const void *src, float *dst, int64_t count)
-{
-    if (dtype == AWQ_F32) {
-        memmove(dst, src, (size_t)count * sizeof *dst);
-    } else if (dtype == AWQ_F16) {
-        for (int64_t i = 0; i < count; i++) dst[i] = awqi_f16_to_f32(((const uint16_t *)src)[i]);
-    } else {
-        for (int64_t i = 0; i < count; i++) dst[i] = awqi_bf16_to_f32(((const uint16_t *)src)[i]);
-    }
-}
-
-void awqi_from_f32(int32_t dtype, const float *src, void *dst, int64_t count)
-{
-    if (dtype == AWQ_F32) {
-        memmove(dst, src, (size_t)count * sizeof *src);
-    } else if (dtype == AWQ_F16) {
-        for (int64_t i = 0; i < count; i++) ((uint16_t *)dst)[i] = awqi_f32_to_f16(src[i]);
-    } else {
-        for (int64_t i = 0; i < count; i++) ((uint16_t *)dst)[i] = awqi_f32_to_bf16(src[i]);
-    }
-}
-
 void awqi_load_row(const awq_tensor *tensor, int64_t row, float *values, int64_t count)
 {
     awqi_load_columns(tensor, row, 0, values, count);
 }
 
-void awqi_load_columns(const awq_tensor *tensor, int64_t row, int64_t first, float *values, int64_t count)
+/* 'count' elements of 'size' bytes, from and to places that many elements apart. */
+static void copy_spread(size_t size, const unsigned char *from, int64_t from_step, unsigned char *to, int64_t to_step,
+                        int64_t count)
 {
-    int64_t step = awqi_tensor_inner_stride(tensor) * (int64_t)awq_dtype_size(tensor->dtype);
-    const unsigned char *src = (const unsigned char *)awqi_tensor_row(tensor, row) + first * step;
-    if (awqi_tensor_inner_stride(tensor) == 1) {
-        awqi_to_f32(tensor->dtype, src, values, count);
+    if (from_step == 1 && to_step == 1) {
+        memmove(to, from, (size_t)count * size);
         return;
     }
-    for (int64_t i = 0; i < count; i++) awqi_to_f32(tensor->dtype, src + i * step, values + i, 1);
+    from_step *= (int64_t)size;
+    to_step *= (int64_t)size;
+    if (size == 2)
+        for (int64_t i = 0; i < count; i++) memcpy(to + i * to_step, from + i * from_step, 2);
+    else if (size == 4)
+        for (int64_t i = 0; i < count; i++) memcpy(to + i * to_step, from + i * from_step, 4);
+    else
+        for (int64_t i = 0; i < count; i++) memmove(to + i * to_step, from + i * from_step, size);
+}
+
+/* 'count' numbers, 'step' elements apart, to and from single precision. */
+static void load_spread(int32_t dtype, const unsigned char *src, int64_t step, float *values, int64_t count)
+{
+    if (step == 1) {
+        awqi_to_f32(dtype, src, values, count);
+        return;
+    }
+    const int64_t size = (int64_t)awq_dtype_size(dtype);
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        float dense[BLOCK]; /* or half as large numbers */
+        int64_t some = awqi_min64(BLOCK, count - first);
+        copy_spread((size_t)size, src + first * step * size, step, (unsigned char *)dense, 1, some);
+        awqi_to_f32(dtype, dense, values + first, some);
+    }
+}
+
+static void store_spread(int32_t dtype, const float *values, unsigned char *dst, int64_t step, int64_t count)
+{
+    if (step == 1) {
+        awqi_from_f32(dtype, values, dst, count);
+        return;
+    }
+    const int64_t size = (int64_t)awq_dtype_size(dtype);
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        float dense[BLOCK];
+        int64_t some = awqi_min64(BLOCK, count - first);
+        awqi_from_f32(dtype, values + first, dense, some);
+        copy_spread((size_t)size, (const unsigned char *)dense, 1, dst + first * step * size, step, some);
+    }
+}
+
+void awqi_load_columns(const awq_tensor *tensor, int64_t row, int64_t first, float *values, int64_t count)
+{
+    int64_t step = awqi_tensor_inner_stride(tensor);
+    const unsigned char *src = awqi_tensor_row(tensor, row);
+    load_spread(tensor->dtype, src + first * step * (int64_t)awq_dtype_size(tensor->dtype), step, values, count);
 }
 
 void awqi_store_row(awq_tensor *tensor, int64_t row, const float *values, int64_t count)
 {
     unsigned char *dst = (unsigned char *)(uintptr_t)awqi_tensor_row(tensor, row);
-    int64_t step = awqi_tensor_inner_stride(tensor) * (int64_t)awq_dtype_size(tensor->dtype);
-    if (awqi_tensor_inner_stride(tensor) == 1) {
-        awqi_from_f32(tensor->dtype, values, dst, count);
-        return;
-    }
-    for (int64_t i = 0; i < count; i++) awqi_from_f32(tensor->dtype, values + i, dst + i * step, 1);
+    store_spread(tensor->dtype, values, dst, awqi_tensor_inner_stride(tensor), count);
 }
 
 int64_t awqi_find_non_finite(const float *values, int64_t count)
 {
-    enum { BLOCK = 64 }; /* a NaN or infinity makes x - x a NaN, and a sum of zeros shows it without a branch each */
+    const int32_t infinite = 0x7f800000;
     for (int64_t begin = 0; begin < count; begin += BLOCK) {
         int64_t end = awqi_min64(begin + BLOCK, count);
-        float sum = 0.0f;
-        for (int64_t i = begin; i < end; i++) sum += values[i] - values[i];
-        if (sum == 0.0f) continue;
+        int32_t largest = 0; /* magnitudes compare as their bits do; written so, compilers compare several at once */
+        for (int64_t i = begin; i < end; i++) {
+            int32_t magnitude = (int32_t)(awqi_f32_to_bits(values[i]) & 0x7fffffffu);
+            largest = magnitude > largest ? magnitude : largest;
+        }
+        if (largest < infinite) continue;
         for (int64_t i = begin; i < end; i++)
-            if (values[i] - values[i] != 0.0f) return i;
+            if ((int32_t)(awqi_f32_to_bits(values[i]) & 0x7fffffffu) >= infinite) return i;
     }
     return -1;
 }
 
 /* ---- copying */
 
-awq_status awqi_tensor_copy_host(const awq_tensor *src, awq_tensor *dst)
+/* A copy in tasks: some rows each, or a part of a long one. */
+struct copy {
+    const awq_tensor *src;
+    awq_tensor *dst;
+    int64_t rows, columns;
+    int64_t task_rows, task_columns, parts; /* of a row */
+};
+
+static void convert_row(int32_t from_dtype, const unsigned char *from, int64_t from_step, int32_t to_dtype,
+                        unsigned char *to, int64_t to_step, int64_t count)
 {
-    int64_t columns = src->ndim > 0 ? src->shape[src->ndim - 1] : 1;
-    int64_t elements = awqi_tensor_elements(src);
-    if (elements == 0) return AWQ_OK;
-    size_t size = awq_dtype_size(src->dtype);
-    int64_t src_step = awqi_tensor_inner_stride(src), dst_step = awqi_tensor_inner_stride(dst);
-    for (int64_t row = 0; row < elements / columns; row++) {
+    const int64_t from_size = (int64_t)awq_dtype_size(from_dtype), to_size = (int64_t)awq_dtype_size(to_dtype);
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        float block[BLOCK];
+        int64_t some = awqi_min64(BLOCK, count - first);
+        load_spread(from_dtype, from + first * from_step * from_size, from_step, block, some);
+        store_spread(to_dtype, block, to + first * to_step * to_size, to_step, some);
+    }
+}
+
+static void copy_part(void *user_data, int64_t task)
+{
+    const struct copy *copy = user_data;
+    const awq_tensor *src = copy->src, *dst = copy->dst;
+    int64_t from_step = awqi_tensor_inner_stride(src), to_step = awqi_tensor_inner_stride(dst);
+    int64_t first = task % copy->parts * copy->task_columns, begin = task / copy->parts * copy->task_rows;
+    int64_t count = awqi_min64(copy->task_columns, copy->columns - first);
+    int64_t end = awqi_min64(begin + copy->task_rows, copy->rows);
+    for (int64_t row = begin; row < end; row++) {
         const unsigned char *from = awqi_tensor_row(src, row);
         unsigned char *to = (unsigned char *)(uintptr_t)awqi_tensor_row(dst, row);
-        if (src->dtype == dst->dtype) {
-            if (src_step == 1 && dst_step == 1) {
-                memmove(to, from, (size_t)columns * size);
-                continue;
-            }
-            for (int64_t i = 0; i < columns; i++)
-                memmove(to + i * dst_step * (int64_t)size, from + i * src_step * (int64_t)size, size);
-            continue;
-        }
-        float block[256];
-        for (int64_t begin = 0; begin < columns; begin += 256) {
-            int64_t count = awqi_min64(256, columns - begin);
-            for (int64_t i = 0; i < count; i++)
-                awqi_to_f32(src->dtype, from + (begin + i) * src_step * (int64_t)size, block + i, 1);
-            for (int64_t i = 0; i < count; i++)
-                awqi_from_f32(dst->dtype, block + i, to + (begin + i) * dst_step * (int64_t)awq_dtype_size(dst->dtype), 1);
-        }
+        from += first * from_step * (int64_t)awq_dtype_size(src->dtype);
+        to += first * to_step * (int64_t)awq_dtype_size(dst->dtype);
+        if (src->dtype == dst->dtype) copy_spread(awq_dtype_size(src->dtype), from, from_step, to, to_step, count);
+        else convert_row(src->dtype, from, from_step, dst->dtype, to, to_step, count);
     }
-    return AWQ_OK;
+}
+
+void awqi_tensor_copy_host(awq_context *context, const awq_tensor *src, awq_tensor *dst)
+{
+    int64_t elements = awqi_tensor_elements(src);
+    if (elements == 0) return;
+    struct copy copy = {.src = src, .dst = dst, .columns = src->ndim > 0 ? src->shape[src->ndim - 1] : 1};
+    copy.rows = elements / copy.columns;
+    copy.task_columns = awqi_min64(copy.columns, TASK_ELEMENTS);
+    copy.task_rows = TASK_ELEMENTS / copy.task_columns;
+    copy.parts = awqi_ceil_div(copy.columns, copy.task_columns);
+    awqi_parallel_for(context, awqi_ceil_div(copy.rows, copy.task_rows) * copy.parts, copy_part, &copy);
 }
 
 awq_status awq_tensor_copy(awq_context *context, const awq_tensor *src, awq_tensor *dst, void *stream)

@@ -91,11 +91,11 @@ static void cpu_release(void *device, void *memory)
 
 static awq_status cpu_copy(void *device, const awq_tensor *src, awq_tensor *dst, void *stream)
 {
-    (void)device;
     (void)stream;
     if (src->device_type != AWQ_DEVICE_CPU || dst->device_type != AWQ_DEVICE_CPU)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_tensor_copy: a CPU context copies only within host memory");
-    return awqi_tensor_copy_host(src, dst);
+    awqi_tensor_copy_host(((struct awqi_cpu_device *)device)->context, src, dst);
+    return AWQ_OK;
 }
 
 static awq_status cpu_synchronize(void *device, void *stream)

@@ -37,7 +37,7 @@ awq_status awqi_cpu_group_max(void *device, const struct awqi_scaled *scaled, in
 awq_status awqi_cpu_add_shares(void *device, const awq_tensor *w, int64_t group_size, double *sums);
 awq_status awqi_cpu_group_norms(void *device, const struct awqi_group_norms_job *job);
 
-/* ---- quantize_ref.c */
+/* ---- quantize.c */
 
 awq_status awqi_cpu_quantize(void *device, struct awqi_quantize_job *job);
 
