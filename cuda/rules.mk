@@ -15,23 +15,33 @@ CUDA_INCLUDE := $(firstword $(patsubst %/cuda_fp16.h,%,$(wildcard $(CUDA_HOME:%=
     /usr/local/cuda/include/cuda_fp16.h /usr/include/cuda_fp16.h)))
 CUDA_KERNELS := $(wildcard cuda/*.cu)
 CUDA_HOST    := $(wildcard cuda/*.c)
+APP_KERNELS  := $(wildcard examples/awq/cuda/*.cu)
 
 # ---- libawq_cuda.so
 
 ifneq ($(and $(filter-out 0,$(CUDA)),$(NVCC),$(wildcard cuda/backend.c)),)
-all: $(BUILD)/libawq_cuda.so
+all: $(BUILD)/libawq_cuda.so $(BUILD)/libawq_app_cuda.so
 install: install-cuda
 endif
 
-# Beside libawq.so, which looks for it there.
-install-cuda: $(BUILD)/libawq_cuda.so
+# Beside libawq.so, which looks for it there; awq finds its own as it finds libawq.so.
+install-cuda: $(BUILD)/libawq_cuda.so $(BUILD)/libawq_app_cuda.so
 	install -D -m 755 $< $(DESTDIR)$(LIBDIR)/libawq_cuda.so
+	install -D -m 755 $(BUILD)/libawq_app_cuda.so $(DESTDIR)$(LIBDIR)/libawq_app_cuda.so
 
 CUDA_OBJECTS   := $(CUDA_KERNELS:%.cu=$(BUILD)/%.o) $(CUDA_HOST:%.c=$(BUILD)/%.o)
 CUDA_GENERATE   = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
                   $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
 
-$(BUILD)/cuda/%.o: cuda/%.cu
+# The host application's kernels, which know of libawq's nothing but cuda/device.cuh.
+APP_CUDA_OBJECTS := $(APP_KERNELS:%.cu=$(BUILD)/%.o)
+
+$(BUILD)/libawq_app_cuda.so: $(APP_CUDA_OBJECTS) examples/awq/cuda/kernels.map
+	$(call say,LD)
+	$(Q)$(NVCC) -ccbin $(CXX) -shared -cudart static -Xlinker --version-script=examples/awq/cuda/kernels.map -Xlinker -z,defs \
+	    $(APP_CUDA_OBJECTS) -o $@ -Xcompiler "$(filter -fsanitize=%,$(LDFLAGS) $(CFLAGS))"
+
+$(CUDA_KERNELS:%.cu=$(BUILD)/%.o) $(APP_CUDA_OBJECTS): $(BUILD)/%.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,NVCC)
 	$(Q)$(NVCC) -std=c++17 -ccbin $(CXX) -Iinclude -Ilibawq -Icuda -MMD -MP -MF $(@:.o=.d) -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden \
@@ -62,6 +72,7 @@ endif
 
 SIMT_EXECUTOR := $(patsubst test/simt/%.cc,$(BUILD)/test/simt/%.o,$(filter-out test/simt/test_%,$(wildcard test/simt/*.cc)))
 SIMT_BACKEND  := $(CUDA_KERNELS:cuda/%.cu=$(BUILD)/test/simt/cuda/%.o) $(CUDA_HOST:cuda/%.c=$(BUILD)/test/simt/cuda/%.o)
+SIMT_APP      := $(APP_KERNELS:examples/awq/cuda/%.cu=$(BUILD)/test/simt/app/%.o)
 SIMT_TESTS    := $(patsubst test/simt/%.cc,$(BUILD)/test/simt/%,$(wildcard test/simt/test_*.cc))
 
 ifeq ($(filter-out 0,$(CUDA)),)
@@ -96,21 +107,28 @@ $(BUILD)/test/simt/cuda/%.o: cuda/%.cu
 	$(call say,CXX)
 	$(Q)$(CXX) $(SIMT_FLAGS) $(SIMT_HOOKS) $(SIMT_CXXFLAGS) -x c++ -c $< -o $@
 
+$(BUILD)/test/simt/app/%.o: examples/awq/cuda/%.cu
+	@mkdir -p $(@D)
+	$(call say,CXX)
+	$(Q)$(CXX) $(SIMT_FLAGS) $(SIMT_HOOKS) $(SIMT_CXXFLAGS) -x c++ -c $< -o $@
+
 $(BUILD)/test/simt/cuda/%.o: cuda/%.c
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(LIBFLAGS) -DAWQ_SIMT -Ilibawq -isystem $(CUDA_INCLUDE) $(SIMT_CXXFLAGS) -c $< -o $@
 
-# For AWQ_CUDA_BACKEND.
-$(BUILD)/libawq_cuda_simt.so: $(SIMT_BACKEND) $(SIMT_EXECUTOR) cuda/backend.map
+# For AWQ_CUDA_BACKEND and AWQ_APP_CUDA: one library, because both must run on one executor.
+SIMT_MAPS := cuda/backend.map examples/awq/cuda/kernels.map
+
+$(BUILD)/libawq_cuda_simt.so: $(SIMT_BACKEND) $(SIMT_APP) $(SIMT_EXECUTOR) $(SIMT_MAPS)
 	$(call say,LD)
-	$(Q)$(CXX) -shared -Wl,--version-script=cuda/backend.map -Wl,-z,defs $(SIMT_BACKEND) $(SIMT_EXECUTOR) -o $@ -pthread -ldl -lm
+	$(Q)$(CXX) -shared $(SIMT_MAPS:%=-Wl,--version-script=%) -Wl,-z,defs $(SIMT_BACKEND) $(SIMT_APP) $(SIMT_EXECUTOR) -o $@ -pthread -ldl -lm
 
 $(BUILD)/test/simt/test_executor: $(BUILD)/test/simt/test_executor.o $(SIMT_EXECUTOR)
 	$(call say,LD)
 	$(Q)$(CXX) $^ -o $@ -pthread -ldl -lm
 
-.PRECIOUS: $(BUILD)/test/simt/%.o $(BUILD)/test/simt/cuda/%.o
+.PRECIOUS: $(BUILD)/test/simt/%.o $(BUILD)/test/simt/app/%.o $(BUILD)/test/simt/cuda/%.o
 
 # ---- every kernel against sums in double: on the executor in 'make check', on the machine's GPU in 'make check-gpu'
 

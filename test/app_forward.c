@@ -213,7 +213,8 @@ static void attention_matches(void **state)
         int64_t width = shapes[i].heads * shapes[i].head_dim, first = 0;
         struct session *session = open_session(context, &fixture, false);
         float *out = calloc((size_t)(fixture.rows * width), sizeof *out);
-        assert_true(block_context(session, &fixture.block, &batch, fixture.x, out));
+        const awq_tensor x = context_view(context, fixture.x, AWQ_F32, fixture.rows, HIDDEN);
+        assert_true(block_context(session, &fixture.block, &batch, &x, out));
         for (int64_t sequence = 0; sequence < SEQUENCES; first += counts[sequence++]) {
             for (int64_t position = 0; position < counts[sequence]; position += 3) {
                 for (int64_t head = 0; head < shapes[i].heads; head++) {
@@ -410,7 +411,7 @@ static void sessions_take_what_they_say(void **state)
     awq_context *plenty = open_context(1);
     fixture_open(plenty, &shapes[0], &fixture);
     const struct session_options options = {64, 2, 32, true}, huge = {1 << 20, 64, 4096, true};
-    uint64_t expected = session_bytes(&fixture.config, &options);
+    uint64_t expected = session_bytes(plenty, &fixture.config, &options);
     assert_true(context_open(1, expected + (1 << 16), &context));
     assert_int_equal(awq_context_get_memory(context, &before, NULL), AWQ_OK);
     assert_true(session_create(context, &fixture.config, &options, &session));

@@ -10,15 +10,13 @@
 #include "npy_writer.h"
 #include "progress.h"
 #include "tokens.h"
-#include "vector_math.h"
 
 enum { DEFAULT_CONTEXT = 2048, BATCH_ROWS = 2048, LOGITS_AT_ONCE = 1 << 22 };
 
 struct options {
     const char *model, *against, *text, *tokens, *logits;
     int64_t context, stride, limit;
-    uint64_t memory_limit;
-    int threads;
+    struct placement placement;
     bool no_fuse, json;
 };
 
@@ -47,12 +45,6 @@ struct runner {
     int64_t tokens;
 };
 
-/* What one position contributes. */
-struct score {
-    double loss, divergence;
-    bool agrees;
-};
-
 struct totals {
     double loss, divergence;
     int64_t counted, agreed;
@@ -65,6 +57,7 @@ struct evaluation {
     int64_t batch_windows, batch_rows, chunk_rows;
     struct score *scores; /* [chunk_rows] */
     struct npy_writer logits;
+    float *logits_room; /* [chunk_rows][vocabulary] on the host, where logits are written */
     struct totals totals;
 };
 
@@ -211,82 +204,6 @@ static bool run_logits(struct runner *runner, int64_t first, int64_t rows)
 
 /* ---- scores */
 
-struct score_job {
-    const float *logits, *reference; /* [rows][vocabulary]; reference NULL: none */
-    const int32_t *targets;
-    int64_t vocabulary;
-    struct score *scores;
-};
-
-INLINED float highest(const float *x, int64_t count)
-{
-    float lanes[LANES];
-    for (int j = 0; j < LANES; j++) lanes[j] = x[0];
-    int64_t whole = count / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES)
-        for (int j = 0; j < LANES; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
-    for (int64_t i = whole; i < count; i++) lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
-    return max_lanes(lanes);
-}
-
-INLINED double sum_doubles(const double lanes[LANES])
-{
-    double sum = 0;
-    for (int j = 0; j < LANES; j++) sum += lanes[j];
-    return sum;
-}
-
-/* log of the sum of e^x. */
-INLINED double log_sum_exp(const float *x, int64_t count, float maximum)
-{
-    double lanes[LANES] = {0};
-    int64_t whole = count / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES)
-        for (int j = 0; j < LANES; j++) lanes[j] += (double)fast_exp(x[i + j] - maximum);
-    for (int64_t i = whole; i < count; i++) lanes[i - whole] += (double)fast_exp(x[i] - maximum);
-    return (double)maximum + log(sum_doubles(lanes));
-}
-
-/* Sum over the vocabulary of p (log p - log q), from logits and the logarithms of their normalisers. */
-INLINED double divergence(const float *p, double p_norm, const float *q, double q_norm, int64_t count)
-{
-    double lanes[LANES] = {0};
-    int64_t whole = count / LANES * LANES;
-    float shift = (float)p_norm;
-    for (int64_t i = 0; i < whole; i += LANES)
-        for (int j = 0; j < LANES; j++)
-            lanes[j] += (double)fast_exp(p[i + j] - shift) * ((double)p[i + j] - p_norm - ((double)q[i + j] - q_norm));
-    for (int64_t i = whole; i < count; i++)
-        lanes[i - whole] += (double)fast_exp(p[i] - shift) * ((double)p[i] - p_norm - ((double)q[i] - q_norm));
-    return sum_doubles(lanes);
-}
-
-static int64_t index_of(const float *x, int64_t count, float value)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (x[i] == value) return i;
-    return count;
-}
-
-VECTORIZED static void score_task(void *data, int64_t row)
-{
-    const struct score_job *job = data;
-    struct score *score = &job->scores[row];
-    int64_t count = job->vocabulary;
-    const float *x = job->logits + row * count;
-    float maximum = highest(x, count);
-    double norm = log_sum_exp(x, count, maximum);
-    score->loss = norm - (double)x[job->targets[row]];
-    score->divergence = 0;
-    score->agrees = false;
-    if (!job->reference) return;
-    const float *reference = job->reference + row * count;
-    float reference_maximum = highest(reference, count);
-    double reference_norm = log_sum_exp(reference, count, reference_maximum);
-    score->divergence = divergence(reference, reference_norm, x, norm, count);
-    score->agrees = index_of(x, count, maximum) == index_of(reference, count, reference_maximum);
-}
-
 /* Add up the scores of a window's tokens offset .. offset + rows - 1, as far as they count. */
 static bool add_scores(struct evaluation *evaluation, const struct window *window, int64_t offset, int64_t rows)
 {
@@ -305,6 +222,14 @@ static bool add_scores(struct evaluation *evaluation, const struct window *windo
     return true;
 }
 
+static bool write_logits(struct evaluation *evaluation, int64_t count)
+{
+    const struct runner *model = &evaluation->model;
+    if (!evaluation->logits_room) return true;
+    const float *values = session_read(model->session, model->logits, count, evaluation->logits_room);
+    return values && npy_writer_add(&evaluation->logits, values, count);
+}
+
 /* Logits and scores of one window, whose hidden states are rows from 'first' on of the batch, a chunk at a time. */
 static bool score_window(struct evaluation *evaluation, const struct window *window, int64_t first)
 {
@@ -312,19 +237,12 @@ static bool score_window(struct evaluation *evaluation, const struct window *win
     int64_t vocabulary = model->model->config.vocabulary;
     for (int64_t done = 0; done < window->length; done += evaluation->chunk_rows) {
         int64_t rows = window->length - done < evaluation->chunk_rows ? window->length - done : evaluation->chunk_rows;
-        struct score_job job = {
-            .logits = model->logits,
-            .reference = reference->logits,
-            .targets = evaluation->windows.rows.ids + window->begin + done + 1,
-            .vocabulary = vocabulary,
-            .scores = evaluation->scores,
-        };
+        const int32_t *targets = evaluation->windows.rows.ids + window->begin + done + 1;
         if (!run_logits(model, first + done, rows) ||
             (reference->model && !run_logits(reference, first + done, rows)) ||
-            !npy_writer_add(&evaluation->logits, model->logits, rows * vocabulary))
+            !write_logits(evaluation, rows * vocabulary) ||
+            !model_scores(model->session, model->logits, reference->logits, targets, rows, evaluation->scores))
             return false;
-        awq_status status = awq_context_parallel_for(evaluation->context, rows, score_task, &job);
-        if (status != AWQ_OK) return cli_library_error(status, "scores");
         if (!add_scores(evaluation, window, done, rows)) return false;
     }
     return true;
@@ -456,10 +374,17 @@ static bool open_models(const struct options *options, struct evaluation *evalua
                      (*reference)->config.vocabulary);
 }
 
+static bool open_logits(const struct options *options, struct evaluation *evaluation, int64_t vocabulary)
+{
+    evaluation->logits_room = malloc((size_t)(evaluation->chunk_rows * vocabulary) * sizeof *evaluation->logits_room);
+    if (!evaluation->logits_room) return cli_error("out of memory");
+    return npy_writer_open(&evaluation->logits, options->logits, evaluation->windows.inputs, vocabulary);
+}
+
 static bool evaluate(const struct options *options, struct evaluation *evaluation)
 {
     struct windows *windows = &evaluation->windows;
-    if (!context_open(options->threads, options->memory_limit, &evaluation->context)) return false;
+    if (!placement_open(&options->placement, &evaluation->context)) return false;
     if (!open_models(options, evaluation) || !windows_open(options, evaluation, windows)) return false;
     int64_t vocabulary = evaluation->model.model->config.vocabulary;
     int64_t batch = BATCH_ROWS / windows->context;
@@ -472,8 +397,7 @@ static bool evaluate(const struct options *options, struct evaluation *evaluatio
     if (!evaluation->scores) return cli_error("out of memory");
     if (!runner_prepare(evaluation, &evaluation->model)) return false;
     if (evaluation->reference.model && !runner_prepare(evaluation, &evaluation->reference)) return false;
-    if (options->logits && !npy_writer_open(&evaluation->logits, options->logits, windows->inputs, vocabulary))
-        return false;
+    if (options->logits && !open_logits(options, evaluation, vocabulary)) return false;
     if (!run_batches(evaluation) || !npy_writer_close(&evaluation->logits)) return false;
     if (options->json) return print_json(options, evaluation);
     print_text(options, evaluation);
@@ -494,6 +418,7 @@ static int run(const struct cli_command *command, const void *given)
     token_rows_free(&evaluation.windows.rows);
     free(evaluation.windows.list);
     free(evaluation.scores);
+    free(evaluation.logits_room);
     awq_context_destroy(evaluation.context);
     return ok ? EXIT_OK : EXIT_FAILED;
 }
@@ -519,10 +444,7 @@ static const struct cli_option table[] = {
     {CLI_STRING, "against", offsetof(struct options, against), .argument = "MODEL",
      .help = "Also measure the divergence from this model, such as the one that MODEL was quantised from."},
     {CLI_HEADING, "Running", .offset = 0},
-    {CLI_INT, "threads", offsetof(struct options, threads), .argument = "N",
-     .help = "Threads to use [default: all processors].", .minimum = 1, .maximum = 4096},
-    {CLI_SIZE, "memory-limit", offsetof(struct options, memory_limit), .argument = "SIZE",
-     .help = "Fail rather than use more memory than this, such as 4G."},
+    PLACEMENT_OPTIONS(struct options, placement),
     {CLI_FLAG, "no-fuse", offsetof(struct options, no_fuse),
      .help = "Run q, k, v and gate, up one by one instead of as one product each."},
     {CLI_HEADING, "Output", .offset = 0},

@@ -18,8 +18,7 @@ struct options {
     const char *model, *prompt, *output;
     int64_t tokens, documents, top_k, seed;
     double temperature, top_p;
-    uint64_t memory_limit;
-    int threads;
+    struct placement placement;
     bool no_fuse, json;
 };
 
@@ -48,10 +47,11 @@ struct generation {
     struct slot slots[MAX_SLOTS];
     int64_t slot_count;
     int64_t counts[MAX_SLOTS];
-    int32_t *tokens;      /* [MAX_SLOTS * prompt.count] */
+    int32_t *tokens;      /* [slots * prompt.count] to feed; then [slots] that are most likely */
     float *hidden, *last; /* of all rows; of the last row of each slot */
     float *logits;        /* [slots][vocabulary] */
-    struct candidate *candidates;
+    float *logits_room;   /* the same on the host, to draw from */
+    struct candidate *candidates; /* [vocabulary] */
     struct text_buffer *texts; /* [documents] */
     int64_t started, finished, made;
     enum stop stopped; /* the last text */
@@ -120,11 +120,27 @@ static bool slot_take(struct generation *generation, int64_t index, int32_t toke
 
 /* ---- steps */
 
-/* Feed every slot its prompt or its last token; rows of the logits are then those of the slots. */
-static bool run_model(struct generation *generation)
+/* The last row of each slot, next to each other. */
+static bool gather_last(struct generation *generation, int64_t *active)
+{
+    int64_t row = 0, width = generation->model->config.hidden;
+    *active = 0;
+    for (int64_t i = 0; i < generation->slot_count; i++) {
+        if (!generation->counts[i]) continue;
+        row += generation->counts[i];
+        awq_tensor from = context_view(generation->context, generation->hidden + (row - 1) * width, AWQ_F32, 1, width);
+        awq_tensor to = context_view(generation->context, generation->last + *active * width, AWQ_F32, 1, width);
+        if (!session_copy(generation->session, &from, &to)) return false;
+        ++*active;
+    }
+    return true;
+}
+
+/* Feed every slot its prompt or its last token; rows of the logits are then those of the 'active' slots. */
+static bool run_model(struct generation *generation, int64_t *active)
 {
     struct batch batch = {generation->slot_count, generation->counts};
-    int64_t row = 0, hidden = generation->model->config.hidden, active = 0;
+    int64_t row = 0;
     for (int64_t i = 0; i < generation->slot_count; row += generation->counts[i++]) {
         const struct slot *slot = &generation->slots[i];
         const struct id_buffer *prompt = &generation->prompt;
@@ -134,29 +150,36 @@ static bool run_model(struct generation *generation)
     }
     if (!model_forward(generation->model, generation->session, &batch, generation->tokens, generation->hidden))
         return false;
-    row = 0;
-    for (int64_t i = 0; i < generation->slot_count; i++) {
+    return gather_last(generation, active) &&
+           model_logits(generation->model, generation->session, generation->last, *active, generation->logits);
+}
+
+/* The tokens that follow in active slots: all at once where they are the likeliest, else drawn one by one. */
+static bool choose_tokens(struct generation *generation, int64_t active)
+{
+    int64_t vocabulary = generation->model->config.vocabulary;
+    const float *logits = generation->logits;
+    int32_t *token = generation->tokens;
+    if (generation->sampler.temperature == 0)
+        return model_argmax(generation->session, logits, active, generation->tokens);
+    logits = session_read(generation->session, logits, active * vocabulary, generation->logits_room);
+    for (int64_t i = 0; logits && i < generation->slot_count; i++) {
         if (!generation->counts[i]) continue;
-        row += generation->counts[i];
-        memcpy(generation->last + active++ * hidden, generation->hidden + (row - 1) * hidden,
-               (size_t)hidden * sizeof(float));
+        *token++ = sample_token(&generation->sampler, logits, vocabulary, generation->candidates,
+                                &generation->slots[i].random);
+        logits += vocabulary;
     }
-    return model_logits(generation->model, generation->session, generation->last, active, generation->logits);
+    return logits != NULL;
 }
 
 static bool step(struct generation *generation)
 {
-    const float *logits = generation->logits;
-    int64_t vocabulary = generation->model->config.vocabulary, before = generation->made;
+    int64_t before = generation->made, active;
     double start = cli_seconds();
-    if (!run_model(generation)) return false;
-    for (int64_t i = 0; i < generation->slot_count; i++) {
-        struct slot *slot = &generation->slots[i];
-        if (!generation->counts[i]) continue;
-        int32_t token = sample_token(&generation->sampler, logits, vocabulary, generation->candidates, &slot->random);
-        logits += vocabulary;
-        if (!slot_take(generation, i, token)) return false;
-    }
+    if (!run_model(generation, &active) || !choose_tokens(generation, active)) return false;
+    const int32_t *token = generation->tokens;
+    for (int64_t i = 0; i < generation->slot_count; i++)
+        if (generation->counts[i] && !slot_take(generation, i, *token++)) return false;
     if (before == 0) {
         generation->prompt_seconds = cli_seconds() - start;
     } else {
@@ -219,13 +242,15 @@ static bool prepare(struct generation *generation)
     uint64_t vocabulary = (uint64_t)config->vocabulary;
     const struct session_options room = {slots * count, slots, count + generation->limit, true};
     generation->texts = calloc((size_t)options->documents, sizeof *generation->texts);
-    if (!generation->texts) return cli_error("out of memory");
+    generation->tokens = calloc((size_t)rows, sizeof *generation->tokens);
+    generation->candidates = calloc((size_t)vocabulary, sizeof *generation->candidates);
+    generation->logits_room = calloc((size_t)slots * (size_t)vocabulary, sizeof *generation->logits_room);
+    if (!generation->texts || !generation->tokens || !generation->candidates || !generation->logits_room)
+        return cli_error("out of memory");
     return session_create(generation->context, config, &room, &generation->session) &&
-           allocate(generation->context, rows * sizeof(int32_t), (void **)&generation->tokens) &&
            allocate(generation->context, rows * row_bytes, (void **)&generation->hidden) &&
            allocate(generation->context, (uint64_t)slots * row_bytes, (void **)&generation->last) &&
-           allocate(generation->context, (uint64_t)slots * vocabulary * sizeof(float), (void **)&generation->logits) &&
-           allocate(generation->context, vocabulary * sizeof(struct candidate), (void **)&generation->candidates);
+           allocate(generation->context, (uint64_t)slots * vocabulary * sizeof(float), (void **)&generation->logits);
 }
 
 static double speed(const struct generation *generation)
@@ -290,7 +315,7 @@ static bool generate(struct generation *generation)
 {
     const struct options *options = generation->options;
     const struct model_options model_options = {.no_fuse = options->no_fuse};
-    return context_open(options->threads, options->memory_limit, &generation->context) &&
+    return placement_open(&options->placement, &generation->context) &&
            tokenizer_open(options->model, &generation->tokenizer) &&
            model_open(generation->context, options->model, &model_options, &generation->model) &&
            read_prompt(generation) && prepare(generation) && run_steps(generation) && print_results(generation);
@@ -302,11 +327,12 @@ static void generation_close(struct generation *generation)
         text_buffer_free(&generation->texts[i]);
     free(generation->texts);
     for (int64_t i = 0; i < generation->slot_count; i++) text_buffer_free(&generation->slots[i].stream.bytes);
-    awq_context_free(generation->context, generation->tokens);
+    free(generation->tokens);
+    free(generation->candidates);
+    free(generation->logits_room);
     awq_context_free(generation->context, generation->hidden);
     awq_context_free(generation->context, generation->last);
     awq_context_free(generation->context, generation->logits);
-    awq_context_free(generation->context, generation->candidates);
     session_destroy(generation->session);
     model_close(generation->model);
     tokenizer_close(generation->tokenizer);
@@ -354,10 +380,7 @@ static const struct cli_option table[] = {
     {CLI_INT64, "seed", offsetof(struct options, seed), .argument = "N",
      .help = "Equal seeds give equal texts [default: 0].", .minimum = 0, .maximum = INFINITY},
     {CLI_HEADING, "Running", .offset = 0},
-    {CLI_INT, "threads", offsetof(struct options, threads), .argument = "N",
-     .help = "Threads to use [default: all processors].", .minimum = 1, .maximum = 4096},
-    {CLI_SIZE, "memory-limit", offsetof(struct options, memory_limit), .argument = "SIZE",
-     .help = "Fail rather than use more memory than this, such as 4G."},
+    PLACEMENT_OPTIONS(struct options, placement),
     {CLI_FLAG, "no-fuse", offsetof(struct options, no_fuse),
      .help = "Run q, k, v and gate, up one by one instead of as one product each."},
     {CLI_HEADING, "Output", .offset = 0},

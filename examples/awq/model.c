@@ -164,7 +164,7 @@ void block_weights_release(const awq_checkpoint *checkpoint, int64_t layer)
 
 /* ---- preparing to run */
 
-/* A float vector of the model as F32; NULL stays NULL. */
+/* A float vector of the model as F32, in memory of the context; NULL stays NULL. */
 static bool copy_vector(awq_context *context, const awq_tensor *tensor, const char *what, float **values)
 {
     void *memory = NULL;
@@ -174,6 +174,7 @@ static bool copy_vector(awq_context *context, const awq_tensor *tensor, const ch
     awq_status status = awq_context_allocate(context, (uint64_t)tensor->shape[0] * sizeof(float), &memory);
     if (status == AWQ_OK) {
         awq_tensor_init_1d(&copy, memory, AWQ_F32, tensor->shape[0]);
+        context_own(context, &copy);
         status = awq_tensor_copy(context, tensor, &copy, NULL);
     }
     if (status == AWQ_OK) {
@@ -182,6 +183,21 @@ static bool copy_vector(awq_context *context, const awq_tensor *tensor, const ch
     }
     awq_context_free(context, memory);
     return cli_library_error(status, "%s", what);
+}
+
+bool tensor_bring(awq_context *context, const char *name, int32_t dtype, awq_tensor *tensor, void **memory)
+{
+    uint64_t bytes = tensor_bytes(tensor) / awq_dtype_size(tensor->dtype) * awq_dtype_size(dtype);
+    *memory = NULL;
+    if (!context_is_cuda(context)) return true;
+    awq_status status = awq_context_allocate(context, bytes, memory);
+    if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+    awq_tensor copy;
+    status = awq_tensor_init(&copy, *memory, dtype, tensor->ndim, tensor->shape);
+    context_own(context, &copy);
+    if (status == AWQ_OK) status = awq_tensor_copy(context, tensor, &copy, NULL);
+    if (status == AWQ_OK) *tensor = copy;
+    return status == AWQ_OK || cli_library_error(status, "%s", name);
 }
 
 /* The biases of 'count' linears one after the other, zeros where one has none; an empty view when none has. */
@@ -198,35 +214,38 @@ static bool stack_biases(awq_context *context, const struct linear_weights *line
     if (!any) return true;
     void *memory = NULL;
     awq_status status = awq_context_allocate(context, (uint64_t)total * sizeof(float), &memory);
-    if (status == AWQ_OK) memset(memory, 0, (size_t)total * sizeof(float));
     for (size_t i = 0; status == AWQ_OK && i < count; begin += outputs[i++]) {
-        awq_tensor part;
+        static const float zero = 0;
+        awq_tensor part, zeros;
         awq_tensor_init_1d(&part, (float *)memory + begin, AWQ_F32, outputs[i]);
-        if (linears[i].bias.data) status = awq_tensor_copy(context, &linears[i].bias, &part, NULL);
+        context_own(context, &part);
+        awq_tensor_init_const_1d(&zeros, &zero, AWQ_F32, outputs[i]);
+        zeros.strides[0] = 0;
+        status = awq_tensor_copy(context, linears[i].bias.data ? &linears[i].bias : &zeros, &part, NULL);
     }
     if (status == AWQ_OK) {
         awq_tensor_init_1d(stacked, memory, AWQ_F32, total);
+        context_own(context, stacked);
         return true;
     }
     awq_context_free(context, memory);
     return cli_library_error(status, "%s: bias", what);
 }
 
-/* The rows of 'count' dense weights of one dtype, one weight after the other, in memory of the context's. */
-static awq_status stack_dense(awq_context *context, const struct linear_weights *linears, size_t count,
+/* The rows of 'count' dense weights, one weight after the other, as 'dtype' and in memory of the context's. */
+static awq_status stack_dense(awq_context *context, const struct linear_weights *linears, size_t count, int32_t dtype,
                               awq_tensor *stacked)
 {
     int64_t rows = 0, columns = linears[0].dense.shape[1];
-    uint64_t size = awq_dtype_size(linears[0].dense.dtype);
+    uint64_t size = awq_dtype_size(dtype);
     void *memory = NULL;
     for (size_t i = 0; i < count; i++) rows += linears[i].dense.shape[0];
     awq_status status = awq_context_allocate(context, (uint64_t)rows * (uint64_t)columns * size, &memory);
     if (status != AWQ_OK) return status;
-    awq_tensor_init_2d(stacked, memory, linears[0].dense.dtype, rows, columns);
+    *stacked = context_view(context, memory, dtype, rows, columns);
     char *next = memory;
     for (size_t i = 0; status == AWQ_OK && i < count; i++) {
-        awq_tensor part;
-        awq_tensor_init_2d(&part, next, linears[i].dense.dtype, linears[i].dense.shape[0], columns);
+        awq_tensor part = context_view(context, next, dtype, linears[i].dense.shape[0], columns);
         status = awq_tensor_copy(context, &linears[i].dense, &part, NULL);
         next += tensor_bytes(&part);
     }
@@ -252,10 +271,13 @@ bool linear_weights_can_fuse(const struct linear_weights *linears, size_t count)
     return true;
 }
 
-static awq_status make_linear(awq_context *context, const struct linear_weights *linears, size_t count,
-                              const awq_linear_options *options, awq_linear **linear)
+/* A GPU takes dense weights from its own memory, and multiplies them with activations of the same type. */
+static awq_status make_linear(awq_context *context, const struct model_config *config,
+                              const struct linear_weights *linears, size_t count, const awq_linear_options *options,
+                              awq_linear **linear)
 {
     awq_status status;
+    bool is_cuda = context_is_cuda(context);
     if (linears[0].quantized) {
         const awq_weight *parts[3];
         awq_weight *whole = NULL;
@@ -266,9 +288,10 @@ static awq_status make_linear(awq_context *context, const struct linear_weights 
         awq_weight_destroy(whole);
         return status;
     }
-    if (count == 1) return awq_linear_create_dense(context, &linears[0].dense, options, linear);
+    if (count == 1 && !is_cuda) return awq_linear_create_dense(context, &linears[0].dense, options, linear);
     awq_tensor whole;
-    status = stack_dense(context, linears, count, &whole);
+    status = stack_dense(context, linears, count,
+                         is_cuda ? activation_dtype(context, config) : linears[0].dense.dtype, &whole);
     if (status != AWQ_OK) return status;
     status = awq_linear_create_dense(context, &whole, options, linear);
     awq_context_free(context, whole.data);
@@ -276,8 +299,9 @@ static awq_status make_linear(awq_context *context, const struct linear_weights 
 }
 
 /* One linear from 'count' that share an input. */
-static bool linear_create(awq_context *context, const struct linear_weights *linears, size_t count,
-                          const int64_t *outputs, uint32_t flags, const char *name, awq_linear **linear)
+static bool linear_create(awq_context *context, const struct model_config *config,
+                          const struct linear_weights *linears, size_t count, const int64_t *outputs, uint32_t flags,
+                          const char *name, awq_linear **linear)
 {
     awq_linear_options options;
     awq_tensor bias;
@@ -285,7 +309,7 @@ static bool linear_create(awq_context *context, const struct linear_weights *lin
     awq_struct_init(&options, sizeof options);
     options.flags = flags;
     options.bias = bias.data ? &bias : NULL;
-    awq_status status = make_linear(context, linears, count, &options, linear);
+    awq_status status = make_linear(context, config, linears, count, &options, linear);
     awq_context_free(context, bias.data);
     return status == AWQ_OK || cli_library_error(status, "%s", name);
 }
@@ -301,10 +325,11 @@ static bool create_group(awq_context *context, const struct model_config *config
     for (int i = 0; i < BLOCK_LINEARS; i++) block_linear_shape(config, i, &outputs[i], &k);
     block_linear_name(weights->layer, first, name);
     if (fuse && linear_weights_can_fuse(linears, count))
-        return linear_create(context, linears, count, outputs + first, fused_flags, name, fused);
+        return linear_create(context, config, linears, count, outputs + first, fused_flags, name, fused);
     for (size_t i = 0; i < count; i++) {
         block_linear_name(weights->layer, first + (int)i, name);
-        if (!linear_create(context, linears + i, 1, outputs + first + i, 0, name, &apart[(size_t)first + i]))
+        if (!linear_create(context, config, linears + i, 1, outputs + first + i, 0, name,
+                           &apart[(size_t)first + i]))
             return false;
     }
     return true;
@@ -343,25 +368,6 @@ void block_clear(awq_context *context, struct block *block)
 }
 
 /* ---- the whole model */
-
-static void print_log(void *user_data, int32_t level, const char *message, size_t length)
-{
-    (void)user_data;
-    (void)level;
-    cli_warning("%.*s", (int)length, message);
-}
-
-bool context_open(int threads, uint64_t memory_limit_bytes, awq_context **context)
-{
-    awq_context_options options;
-    awq_struct_init(&options, sizeof options);
-    options.threads = threads;
-    options.memory_limit_bytes = memory_limit_bytes;
-    options.log = print_log;
-    options.log_level = AWQ_LOG_WARNING;
-    awq_status status = awq_context_create(&options, context);
-    return status == AWQ_OK || cli_library_error(status, "cannot start");
-}
 
 static void count_tensor(struct model_sizes *sizes, const awq_tensor *tensor)
 {
@@ -451,8 +457,10 @@ static bool open_ends(struct model *model)
     if (!config->tied_head)
         count_linear(model, "lm_head", &head, config->vocabulary, config->hidden, &model->sizes);
     bool ok = copy_vector(model->context, &norm, "model.norm.weight", &model->final_norm) &&
-              linear_create(model->context, &head, 1, &config->vocabulary, 0,
-                            config->tied_head ? "model.embed_tokens.weight" : "lm_head", &model->head);
+              linear_create(model->context, config, &head, 1, &config->vocabulary, 0,
+                            config->tied_head ? "model.embed_tokens.weight" : "lm_head", &model->head) &&
+              tensor_bring(model->context, "model.embed_tokens.weight", model->embedding.dtype, &model->embedding,
+                           &model->embedding_memory);
     linear_weights_clear(&head);
     awq_checkpoint_release(model->checkpoint, config->tied_head ? "model.embed_tokens.weight" : "lm_head.weight");
     return ok;
@@ -486,6 +494,7 @@ void model_close(struct model *model)
     free(model->blocks);
     awq_linear_destroy(model->head);
     awq_context_free(model->context, model->final_norm);
+    awq_context_free(model->context, model->embedding_memory);
     awq_checkpoint_destroy(model->checkpoint);
     model_config_clear(&model->config);
     free(model);

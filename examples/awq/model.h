@@ -1,7 +1,7 @@
 /* Decoder models of the llama family: their configuration, weights, forward pass and key/value cache.
  *
- * config.c reads config.json, model.c the weights, forward.c computes.  Activations are F32, row-major, one row a
- * token.  Functions that can fail return false when they did, and have said why (cli_error); they leave their outputs
+ * config.c reads config.json, model.c the weights, forward.c computes, in memory of the context: a context on a GPU makes
+ * every array of floats below one of the GPU's.  Activations are row-major, one row a token.  Functions that can fail return false when they did, and have said why (cli_error); they leave their outputs
  * empty. */
 #ifndef AWQ_APP_MODEL_H
 #define AWQ_APP_MODEL_H
@@ -10,7 +10,9 @@
 #include <stdbool.h>
 
 #include "awq.h"
+#include "context.h"
 #include "quantization.h"
+#include "scores.h"
 
 /* ---- config.c */
 
@@ -128,7 +130,8 @@ struct model {
     awq_checkpoint *checkpoint;
     struct model_config config;
     struct block *blocks;
-    awq_tensor embedding; /* [vocabulary][hidden], a view into the checkpoint */
+    awq_tensor embedding; /* [vocabulary][hidden], a view into the checkpoint or of 'embedding_memory' */
+    void *embedding_memory;
     float *final_norm;
     awq_linear *head;
     struct model_sizes sizes;
@@ -138,9 +141,9 @@ struct model {
 bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config, awq_tensor *embedding,
                      awq_tensor *norm);
 
-/* A context on the processor for the options --threads and --memory-limit, 0 for their defaults.  What the library
- * warns of is printed. */
-bool context_open(int threads, uint64_t memory_limit_bytes, awq_context **context);
+/* Where the context is on a GPU, let *tensor be a copy there, as 'dtype', in *memory, which is the caller's to free with
+ * awq_context_free. */
+bool tensor_bring(awq_context *context, const char *name, int32_t dtype, awq_tensor *tensor, void **memory);
 
 /* Open a model directory and prepare all its weights.  'options' may be NULL. */
 bool model_open(awq_context *context, const char *directory, const struct model_options *options,
@@ -164,8 +167,9 @@ bool session_create(awq_context *context, const struct model_config *config,
                     const struct session_options *options, struct session **session);
 void session_destroy(struct session *session);
 
-/* What a session will allocate, before it does. */
-uint64_t session_bytes(const struct model_config *config, const struct session_options *options);
+/* What a session will allocate, about, before it does. */
+uint64_t session_bytes(awq_context *context, const struct model_config *config,
+                       const struct session_options *options);
 
 /* How many positions a sequence holds; and forget those from 'length' on. */
 int64_t session_length(const struct session *session, int64_t sequence);
@@ -188,33 +192,53 @@ bool model_forward(const struct model *model, struct session *session, const str
 bool model_logits(const struct model *model, struct session *session, const float *hidden, int64_t rows,
                   float *logits);
 
+/* tokens[rows], on the host: of each row of logits the first of the highest; -1 where one is NaN or +infinity. */
+bool model_argmax(struct session *session, const float *logits, int64_t rows, int32_t *tokens);
+
+/* scores[rows], on the host, of logits and a reference's (NULL: none), for targets[rows] on the host. */
+bool model_scores(struct session *session, const float *logits, const float *reference, const int32_t *targets,
+                  int64_t rows, struct score *scores);
+
 /* The rows of the embedding, as the first block's input. */
-bool model_embed(awq_context *context, const awq_tensor *embedding, const int32_t *tokens, int64_t count,
-                 float *hidden);
+bool session_embed(struct session *session, const awq_tensor *embedding, const int32_t *tokens, int64_t count,
+                   float *hidden);
+
+/* Copy, in order with the session's work; types may differ. */
+bool session_copy(struct session *session, const awq_tensor *from, awq_tensor *to);
+
+/* The values once they are computed, as the host can read them: where they are, or in room[count].  NULL after a
+ * message. */
+const float *session_read(struct session *session, const float *values, int64_t count, float *room);
+
+/* *sum = sum of (a - b)^2. */
+bool session_difference(struct session *session, const float *a, const float *b, int64_t count, double *sum);
+
+/* The type of activations between linears: F32 on the processor, the model's 16-bit type on a GPU. */
+int32_t activation_dtype(const awq_context *context, const struct model_config *config);
 
 /* Where activations enter linears: the input of q, k, v; of o; of gate and up; of down. */
 enum block_point { POINT_QKV, POINT_O, POINT_GATE_UP, POINT_DOWN, BLOCK_POINTS };
 
 /* Sees x[rows][inputs] at such a point; a failure ends the pass and is returned. */
-typedef bool (*block_tap)(void *user_data, enum block_point point, const float *x, int64_t rows, int64_t inputs);
+typedef bool (*block_tap)(void *user_data, enum block_point point, const awq_tensor *x);
 
 /* One whole block, in place: hidden += attention(norm(hidden)), then hidden += mlp(norm(hidden)).  'tap' may be
  * NULL. */
 bool block_forward(struct session *session, const struct block *block, const struct batch *batch, float *hidden,
                    block_tap tap, void *tap_data);
 
-/* Its halves, from inputs that are normalised already.  'residual' is added to 'output' and may be 'output' itself or
- * NULL.  A caller may swap linears in a copy of the struct block to see what others would give; each half reads only
- * the linears of its own.
- *   context[rows][heads * head_dim] is the input of o; middle[rows][intermediate] the input of down. */
+/* Its halves, from inputs[rows][hidden] that are normalised already.  'residual' is added to 'output' and may be
+ * 'output' itself or NULL.  A caller may swap linears in a copy of the struct block to see what others would give; each
+ * half reads only the linears of its own.
+ *   context[rows][heads * head_dim], of activation_dtype(), is the input of o. */
 bool block_context(struct session *session, const struct block *block, const struct batch *batch,
-                   const float *normed, float *context);
+                   const awq_tensor *normed, void *context);
 bool block_attention(struct session *session, const struct block *block, const struct batch *batch,
-                     const float *normed, const float *residual, float *output);
-bool block_middle(struct session *session, const struct block *block, int64_t rows, const float *normed,
-                  float *middle);
-bool block_mlp(struct session *session, const struct block *block, int64_t rows, const float *normed,
-               const float *residual, float *output);
+                     const awq_tensor *normed, const float *residual, float *output);
+bool block_mlp(struct session *session, const struct block *block, const awq_tensor *normed, const float *residual,
+               float *output);
+
+/* ---- forward_cpu.c: steps of the processor's */
 
 /* out[rows][width] = x / sqrt(mean(x^2) + epsilon) * weight.  'out' may be 'x'. */
 bool rms_norm(awq_context *context, const float *x, int64_t rows, int64_t width, const float *weight,

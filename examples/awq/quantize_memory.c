@@ -95,6 +95,6 @@ uint64_t estimate_memory(const struct quantize_job *job)
     if (job->settings->clip) rounding += clip_bytes(&shapes);
     /* Weights that are not rounded are copies, one of them F32 while it is scaled. */
     if (job->settings->layout == 0) folded += sizeof(float) * (shapes.block + shapes.largest_linear);
-    return hidden + session_bytes(&job->config, &session) + statistics +
+    return hidden + session_bytes(job->context, &job->config, &session) + statistics +
            larger(search_bytes(job, &shapes, session.max_rows), rounding + folded);
 }

@@ -119,7 +119,7 @@ static bool embed_windows(struct quantize_job *job)
     job->hidden = memory;
     return session_create(job->context, &job->config, &options, &job->session) &&
            model_ends_find(job->source, &job->config, &embedding, &norm) &&
-           model_embed(job->context, &embedding, job->windows.ids, tokens, job->hidden);
+           session_embed(job->session, &embedding, job->windows.ids, tokens, job->hidden);
 }
 
 /* ---- memory */

@@ -21,8 +21,6 @@ static const char *const point_names[BLOCK_POINTS] = {
     [POINT_QKV] = "q k v", [POINT_O] = "o", [POINT_GATE_UP] = "gate up", [POINT_DOWN] = "down",
 };
 
-enum { ROWS_PER_TASK = 32 }; /* of outputs that are compared */
-
 /* Hundredths of a block's work that are done after the pass, and after the search at each point. */
 enum { PASS_PART = 10 };
 static const int search_parts[BLOCK_POINTS + 1] = {PASS_PART, 40, 45, 80, 85};
@@ -61,8 +59,13 @@ bool job_forward(struct quantize_job *job, const struct block *block, bool advan
         int64_t left = job->windows.rows - first;
         struct batch batch = {left < job->chunk_sequences ? left : job->chunk_sequences, job->counts};
         float *hidden = job->hidden + first * row_size;
-        if (!advance) hidden = memcpy(scratch, hidden, (size_t)(batch.sequences * row_size) * sizeof *hidden);
-        ok = block_forward(job->session, block, &batch, hidden, tap, tap_data);
+        if (!advance) {
+            awq_tensor from = context_view(job->context, hidden, AWQ_F32, batch.sequences, row_size);
+            awq_tensor to = context_view(job->context, scratch, AWQ_F32, batch.sequences, row_size);
+            ok = session_copy(job->session, &from, &to);
+            hidden = scratch;
+        }
+        ok = ok && block_forward(job->session, block, &batch, hidden, tap, tap_data);
         if (ok && job_part_update(part, (uint64_t)(first + batch.sequences), (uint64_t)job->windows.rows))
             ok = cli_error("interrupted");
     }
@@ -81,9 +84,9 @@ struct searcher {
 
     /* Attention is compared on whole windows, spread evenly over all. */
     int64_t compared_windows, passed_windows;
-    float *normed;             /* [compared_windows * windows.columns][hidden]: what enters q, k and v */
+    awq_tensor normed;         /* [compared_windows * windows.columns][hidden]: what enters q, k and v */
+    void *samples;             /* on a GPU: the sampled inputs of gate and up */
     float *reference, *output; /* [compared rows][hidden], of either half of the block */
-    double *sums;              /* a task's sum of squared differences */
 };
 
 static bool is_quantized(const struct searcher *searcher, int linear)
@@ -151,38 +154,42 @@ static bool allocate_room(struct searcher *searcher)
     int64_t hidden = job->config.hidden, rows = compared_rows(job);
     searcher->compared_windows = compared_windows(job);
     int64_t whole = searcher->compared_windows * job->windows.columns;
-    return (searcher->normed = allocate(searcher, whole * hidden, sizeof(float))) &&
-           (searcher->reference = allocate(searcher, rows * hidden, sizeof(float))) &&
-           (searcher->output = allocate(searcher, rows * hidden, sizeof(float))) &&
-           (searcher->sums = allocate(searcher, rows / ROWS_PER_TASK + 1, sizeof(double)));
+    int32_t dtype = activation_dtype(job->context, &job->config);
+    void *normed = allocate(searcher, whole * hidden, awq_dtype_size(dtype));
+    searcher->normed = context_view(job->context, normed, dtype, whole, hidden);
+    return normed && (searcher->reference = allocate(searcher, rows * hidden, sizeof(float))) &&
+           (searcher->output = allocate(searcher, rows * hidden, sizeof(float)));
 }
 
 /* ---- observing */
 
 /* Keep x of the windows in it that candidates will be compared on: window i * windows / compared for every i. */
-static void keep_normed(struct searcher *searcher, const float *x, int64_t rows)
+static bool keep_normed(struct searcher *searcher, const awq_tensor *x)
 {
     const struct quantize_job *job = searcher->job;
-    int64_t total = job->windows.rows, compared = searcher->compared_windows;
-    int64_t window_size = job->windows.columns * job->config.hidden;
-    int64_t first = searcher->passed_windows, last = first + rows / job->windows.columns;
+    int64_t total = job->windows.rows, compared = searcher->compared_windows, length = job->windows.columns;
+    int64_t first = searcher->passed_windows, last = first + x->shape[0] / length;
+    uint64_t window_bytes = (uint64_t)(length * job->config.hidden) * awq_dtype_size(x->dtype);
     for (int64_t i = 0; i < compared; i++) {
         int64_t window = i * total / compared;
         if (window < first || window >= last) continue;
-        memcpy(searcher->normed + i * window_size, x + (window - first) * window_size, (size_t)window_size * sizeof *x);
+        awq_tensor from = *x, to = searcher->normed;
+        from.shape[0] = to.shape[0] = length;
+        from.byte_offset += (uint64_t)(window - first) * window_bytes;
+        to.byte_offset += (uint64_t)i * window_bytes;
+        if (!session_copy(job->session, &from, &to)) return false;
     }
     searcher->passed_windows = last;
+    return true;
 }
 
-static bool observe(void *user_data, enum block_point point, const float *x, int64_t rows, int64_t inputs)
+static bool observe(void *user_data, enum block_point point, const awq_tensor *x)
 {
     struct searcher *searcher = user_data;
     awq_calibration *calibration = searcher->statistics->calibration[point];
-    awq_tensor view;
-    if (point == POINT_QKV) keep_normed(searcher, x, rows);
+    if (point == POINT_QKV && !keep_normed(searcher, x)) return false;
     if (!calibration) return true;
-    awq_tensor_init_const_2d(&view, x, AWQ_F32, rows, inputs);
-    awq_status status = awq_calibration_observe(calibration, &view);
+    awq_status status = awq_calibration_observe(calibration, x);
     return status == AWQ_OK || cli_library_error(status, "block %lld, input of %s", (long long)searcher->weights->layer,
                                                  point_name(point));
 }
@@ -205,35 +212,13 @@ static bool create_calibrations(struct searcher *searcher)
 
 /* ---- comparing outputs */
 
-struct comparison {
-    const float *a, *b;
-    int64_t rows, width;
-    double *sums;
-};
-
-static void compare_rows(void *user_data, int64_t index)
-{
-    const struct comparison *comparison = user_data;
-    int64_t first = index * ROWS_PER_TASK, last = first + ROWS_PER_TASK;
-    if (last > comparison->rows) last = comparison->rows;
-    double sum = 0;
-    for (int64_t i = first * comparison->width; i < last * comparison->width; i++) {
-        double difference = (double)comparison->a[i] - (double)comparison->b[i];
-        sum += difference * difference;
-    }
-    comparison->sums[index] = sum;
-}
-
 /* The mean over rows and channels of the squared difference between searcher->output and searcher->reference. */
 static bool mean_squared_difference(const struct searcher *searcher, int64_t rows, double *mean)
 {
-    int64_t width = searcher->job->config.hidden, tasks = (rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK;
-    struct comparison comparison = {searcher->output, searcher->reference, rows, width, searcher->sums};
-    awq_status status = awq_context_parallel_for(searcher->job->context, tasks, compare_rows, &comparison);
-    if (status != AWQ_OK) return cli_library_error(status, "comparing outputs");
-    double sum = 0;
-    for (int64_t i = 0; i < tasks; i++) sum += searcher->sums[i];
-    *mean = sum / ((double)rows * (double)width);
+    int64_t count = rows * searcher->job->config.hidden;
+    double sum;
+    if (!session_difference(searcher->job->session, searcher->output, searcher->reference, count, &sum)) return false;
+    *mean = sum / (double)count;
     return true;
 }
 
@@ -242,8 +227,7 @@ static bool mean_squared_difference(const struct searcher *searcher, int64_t row
 struct trial {
     struct searcher *searcher;
     int linears[BLOCK_LINEARS]; /* that candidates are given for */
-    const float *x;             /* normalised input [rows][hidden] */
-    int64_t rows;
+    awq_tensor x;               /* normalised input [rows][hidden] */
     bool attention; /* or the MLP */
     bool failed;    /* and said why */
 };
@@ -253,13 +237,16 @@ static bool run_half(const struct trial *trial, const struct block *block, float
 {
     const struct quantize_job *job = trial->searcher->job;
     int64_t length = job->windows.columns, hidden = job->config.hidden, chunk = job->chunk_sequences * length;
-    for (int64_t first = 0; first < trial->rows; first += chunk) {
-        int64_t rows = trial->rows - first < chunk ? trial->rows - first : chunk;
-        const float *x = trial->x + first * hidden;
+    int64_t all = trial->x.shape[0];
+    for (int64_t first = 0; first < all; first += chunk) {
+        int64_t rows = all - first < chunk ? all - first : chunk;
+        awq_tensor x = trial->x;
         float *y = output + first * hidden;
         struct batch batch = {rows / length, job->counts};
-        if (!(trial->attention ? block_attention(job->session, block, &batch, x, NULL, y)
-                               : block_mlp(job->session, block, rows, x, NULL, y)))
+        x.shape[0] = rows;
+        x.byte_offset += (uint64_t)(first * hidden) * awq_dtype_size(x.dtype);
+        if (!(trial->attention ? block_attention(job->session, block, &batch, &x, NULL, y)
+                               : block_mlp(job->session, block, &x, NULL, y)))
             return false;
     }
     return true;
@@ -267,12 +254,19 @@ static bool run_half(const struct trial *trial, const struct block *block, float
 
 static bool create_linear(const struct searcher *searcher, int linear, const awq_tensor *w, awq_linear **result)
 {
-    const awq_tensor *bias = &searcher->weights->linear[linear].bias;
+    awq_context *context = searcher->job->context;
+    awq_tensor weight = *w, bias = searcher->weights->linear[linear].bias;
+    void *weight_memory, *bias_memory = NULL;
     awq_linear_options options;
     awq_struct_init(&options, sizeof options);
-    options.bias = bias->data ? bias : NULL;
-    awq_status status = awq_linear_create_dense(searcher->job->context, w, &options, result);
-    return status == AWQ_OK || cli_library_error(status, "a candidate");
+    bool ok = tensor_bring(context, "a candidate", activation_dtype(context, &searcher->job->config), &weight,
+                           &weight_memory) &&
+              (!bias.data || tensor_bring(context, "a candidate", AWQ_F32, &bias, &bias_memory));
+    options.bias = bias.data ? &bias : NULL;
+    awq_status status = ok ? awq_linear_create_dense(context, &weight, &options, result) : AWQ_OK;
+    awq_context_free(context, weight_memory);
+    awq_context_free(context, bias_memory);
+    return ok && (status == AWQ_OK || cli_library_error(status, "a candidate"));
 }
 
 /* An awq_loss_callback. */
@@ -287,7 +281,7 @@ static int32_t trial_loss(void *user_data, size_t count, const awq_tensor *const
         block.linear[trial->linears[i]] = made[i];
     }
     ok = ok && run_half(trial, &block, trial->searcher->output) &&
-         mean_squared_difference(trial->searcher, trial->rows, loss);
+         mean_squared_difference(trial->searcher, trial->x.shape[0], loss);
     for (size_t i = 0; i < count; i++) awq_linear_destroy(made[i]);
     trial->failed = !ok;
     return ok ? 0 : 1;
@@ -302,13 +296,13 @@ static bool prepare_trial(struct trial *trial, enum block_point point, bool *use
     trial->attention = point == POINT_QKV;
     if (trial->attention) {
         trial->x = searcher->normed;
-        trial->rows = searcher->compared_windows * searcher->job->windows.columns;
     } else {
-        awq_tensor samples;
-        awq_status status = awq_calibration_get_samples(searcher->statistics->calibration[point], &samples);
+        awq_context *context = searcher->job->context;
+        awq_status status = awq_calibration_get_samples(searcher->statistics->calibration[point], &trial->x);
         if (status != AWQ_OK) return cli_library_error(status, "sampled tokens");
-        trial->x = samples.data;
-        trial->rows = samples.shape[0];
+        if (!tensor_bring(context, "sampled tokens", activation_dtype(context, &searcher->job->config), &trial->x,
+                          &searcher->samples))
+            return false;
     }
     return run_half(trial, &searcher->floats, searcher->reference);
 }
@@ -369,10 +363,10 @@ static bool search_point(struct searcher *searcher, enum block_point point)
 static void searcher_clear(struct searcher *searcher)
 {
     awq_context *context = searcher->job->context;
-    awq_context_free(context, searcher->normed);
+    awq_context_free(context, searcher->normed.data);
+    awq_context_free(context, searcher->samples);
     awq_context_free(context, searcher->reference);
     awq_context_free(context, searcher->output);
-    awq_context_free(context, searcher->sums);
     block_clear(context, &searcher->floats);
 }
 

@@ -30,7 +30,7 @@ static int by_weight(const void *a, const void *b)
     return x->token < y->token ? -1 : x->token > y->token;
 }
 
-static int32_t most_likely(const float *logits, int64_t vocabulary)
+int32_t most_likely(const float *logits, int64_t vocabulary)
 {
     int64_t best = 0;
     for (int64_t i = 0; i < vocabulary; i++) {

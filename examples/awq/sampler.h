@@ -19,6 +19,9 @@ struct candidate {
 /* One of a family of random sequences: each 'seed' has as many as there are 'stream's. */
 uint64_t random_begin(uint64_t seed, uint64_t stream);
 
+/* The first of the highest logits; -1 when one is NaN or positive infinity. */
+int32_t most_likely(const float *logits, int64_t vocabulary);
+
 /* Draw from logits[vocabulary]; candidates[vocabulary] is overwritten.  Of equally likely tokens the first comes first.
  * -1 when a logit is NaN or positive infinity. */
 int32_t sample_token(const struct sampler *sampler, const float *logits, int64_t vocabulary,

@@ -1,0 +1,22 @@
+/* How well logits predict, and how far two models' are apart. */
+#ifndef AWQ_APP_SCORES_H
+#define AWQ_APP_SCORES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "awq.h"
+
+/* What one position contributes. */
+struct score {
+    double loss;       /* -ln p(target) */
+    double divergence; /* KL(reference || model) in nats; 0 without a reference */
+    bool agrees;       /* the likeliest token is the reference's */
+};
+
+/* scores[rows] from logits[rows][vocabulary], the reference's (NULL: none) and the tokens that came next, on the threads
+ * of a context on the processor. */
+bool score_rows(awq_context *context, const float *logits, const float *reference, const int32_t *targets, int64_t rows,
+                int64_t vocabulary, struct score *scores);
+
+#endif
