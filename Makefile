@@ -191,7 +191,8 @@ install-bin: $(BUILD)/awq
 	install -D -m 755 $< $(DESTDIR)$(BINDIR)/awq
 
 uninstall:
-	rm -f $(DESTDIR)$(INCLUDEDIR)/awq.h $(DESTDIR)$(LIBDIR)/libawq.* $(DESTDIR)$(LIBDIR)/libawq_cuda.so $(DESTDIR)$(LIBDIR)/pkgconfig/awq.pc \
+	rm -f $(DESTDIR)$(INCLUDEDIR)/awq.h $(DESTDIR)$(LIBDIR)/libawq.* $(DESTDIR)$(LIBDIR)/libawq_cuda.so $(DESTDIR)$(LIBDIR)/libawq_app_cuda.so \
+	    $(DESTDIR)$(LIBDIR)/pkgconfig/awq.pc \
 	    $(DESTDIR)$(BINDIR)/awq
 	rm -rf $(DESTDIR)$(LIBDIR)/cmake/awq
 

@@ -80,10 +80,10 @@ SIMT_TESTS :=
 else ifeq ($(CUDA_INCLUDE),)
 SIMT_TESTS := $(BUILD)/test/simt/no_cuda_headers
 else
-SIMT_TESTS += test/simt/kernels.sh test/cuda/driver.sh
+SIMT_TESTS += test/simt/kernels.sh test/simt/application.sh test/cuda/driver.sh
 # A sanitizer that watches stacks does not know the executor's fibres, which this one has in its own program.
 SIMT_TESTS += $(if $(findstring -fsanitize,$(CFLAGS)),,$(BUILD)/test/simt/streams)
-check: $(BUILD)/test/cuda/kernels
+check: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/application
 $(SIMT_TESTS): | $(BUILD)/libawq_cuda_simt.so
 endif
 
@@ -156,7 +156,15 @@ $(BUILD)/test/cuda/streams: $(BUILD)/test/cuda/streams.o $(CUDA_OBJECTS) $(BUILD
 	$(call say,LD)
 	$(Q)$(NVCC) -ccbin $(CXX) -cudart static $^ -o $@ -Xcompiler -pthread $(LIB_LIBS)
 
-check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/streams $(BUILD)/libawq_cuda.so
+# The host application on such a device.
+$(BUILD)/test/cuda/application: test/cuda/application.c $(filter-out %/main.o,$(APP_OBJECTS)) $(BUILD)/libawq.so
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(BASE) -Iexamples/awq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c %.o,$^) -o $@ -L$(BUILD) -lawq \
+	    -Wl,-rpath,'$$ORIGIN/../..' -lcmocka $(APP_LIBS)
+
+check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/streams $(BUILD)/test/cuda/application $(BUILD)/libawq_cuda.so \
+           $(BUILD)/libawq_app_cuda.so
 	@sh test/cuda/check.sh
 
 # No kernel spills registers, whatever the architecture; compiles everything again.

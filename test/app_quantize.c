@@ -1,118 +1,20 @@
 /* awq quantize and awq outliers on tiny models of every architecture: the function is kept, files say what they should,
  * and whatever goes wrong is named. */
-#include "app.h"
 #include "commands.h"
-#include "model.h"
+#include "tiny_model.h"
 #include "tokens.h"
 
 #include <ftw.h>
-#include <math.h>
 #include <signal.h>
 #include <sys/stat.h>
 
 #include "progress.h"
 
-enum { HIDDEN = 64, INNER = 128, HEADS = 4, KV_HEADS = 2, WIDTH = 16, VOCABULARY = 48, LAYERS = 2 };
-enum { LENGTH = 24, WINDOWS = 6 };
+enum { WINDOWS = 6 };
 
-static char model_path[600], out_path[600], calib_path[600];
-
-/* ---- models */
-
-struct recipe {
-    const char *type, *keys;
-    bool qkv_bias, output_bias, mlp_bias, qk_norm, tied;
-    int32_t dtype;
-    const char *poisoned;  /* a tensor with a NaN at element 37, */
-    const char *missing;   /* one that is left out, */
-    const char *misshapen; /* and one that has a row too few */
-};
+static char out_path[600], calib_path[600];
 
 static const struct recipe plain = {.type = "llama", .keys = "", .dtype = AWQ_F16};
-
-static uint64_t random_state;
-
-/* In [-1, 1). */
-static double next_random(void)
-{
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(int64_t)random_state * 0x1p-63;
-}
-
-static awq_context *context;
-
-static void add(awq_checkpoint_writer *writer, const struct recipe *recipe, int64_t rows, int64_t columns, double size,
-                const char *name)
-{
-    static float values[INNER * HIDDEN];
-    static uint32_t stored[INNER * HIDDEN];
-    awq_tensor source, tensor;
-    const int64_t shape[] = {rows, columns}, count = (rows ? rows : 1) * columns;
-    const int32_t ndim = rows ? 2 : 1;
-    /* Norms differ from channel to channel, so that there is something to search for. */
-    for (int64_t i = 0; i < count; i++) values[i] = (float)(rows ? size * next_random() : exp(2 * next_random()));
-    if (recipe->poisoned && strcmp(name, recipe->poisoned) == 0) values[37] = NAN;
-    if (recipe->missing && strcmp(name, recipe->missing) == 0) return;
-    assert_int_equal(awq_tensor_init(&source, values, AWQ_F32, ndim, shape + 2 - ndim), AWQ_OK);
-    assert_int_equal(awq_tensor_init(&tensor, stored, recipe->dtype, ndim, shape + 2 - ndim), AWQ_OK);
-    if (recipe->misshapen && strcmp(name, recipe->misshapen) == 0) source.shape[0] = --tensor.shape[0];
-    assert_int_equal(awq_tensor_copy(context, &source, &tensor, NULL), AWQ_OK);
-    assert_int_equal(awq_checkpoint_writer_add(writer, name, &tensor), AWQ_OK);
-}
-
-static void add_block(awq_checkpoint_writer *writer, const struct recipe *recipe, int64_t layer)
-{
-    const struct model_config shape = {
-        .hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .kv_heads = KV_HEADS, .head_dim = WIDTH,
-        .qkv_bias = recipe->qkv_bias, .output_bias = recipe->output_bias, .mlp_bias = recipe->mlp_bias,
-    };
-    char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 16];
-    block_tensor_name(layer, "input_layernorm.weight", name);
-    add(writer, recipe, 0, HIDDEN, 1, name);
-    block_tensor_name(layer, "post_attention_layernorm.weight", name);
-    add(writer, recipe, 0, HIDDEN, 1, name);
-    for (int i = 0; recipe->qk_norm && i < 2; i++) {
-        block_tensor_name(layer, i ? "self_attn.k_norm.weight" : "self_attn.q_norm.weight", name);
-        add(writer, recipe, 0, WIDTH, 1, name);
-    }
-    for (int i = 0; i < BLOCK_LINEARS; i++) {
-        int64_t n, k;
-        block_linear_shape(&shape, i, &n, &k);
-        block_linear_name(layer, i, name);
-        snprintf(full, sizeof full, "%s.weight", name);
-        add(writer, recipe, n, k, 0.15, full);
-        snprintf(full, sizeof full, "%s.bias", name);
-        if (block_linear_has_bias(&shape, i)) add(writer, recipe, 0, n, 1, full);
-    }
-}
-
-static void write_model(const struct recipe *recipe)
-{
-    awq_checkpoint_writer_options options;
-    awq_checkpoint_writer *writer;
-    char config[1024];
-    random_state = 7;
-    awq_struct_init(&options, sizeof options);
-    options.flags = AWQ_WRITER_REPLACE;
-    assert_int_equal(awq_checkpoint_writer_create(context, model_path, &options, &writer), AWQ_OK);
-    add(writer, recipe, VOCABULARY, HIDDEN, 1, "model.embed_tokens.weight");
-    if (!recipe->tied) add(writer, recipe, VOCABULARY, HIDDEN, 0.5, "lm_head.weight");
-    add(writer, recipe, 0, HIDDEN, 1, "model.norm.weight");
-    for (int64_t layer = 0; layer < LAYERS; layer++) add_block(writer, recipe, layer);
-    int length = snprintf(config, sizeof config,
-        "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d,"
-        " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
-        " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-06, \"tie_word_embeddings\": %s%s}",
-        recipe->type, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, WIDTH, VOCABULARY, LENGTH,
-        recipe->tied ? "true" : "false", recipe->keys);
-    assert_int_equal(awq_checkpoint_writer_add_file(writer, "config.json", config, (uint64_t)length), AWQ_OK);
-    static const char *const others[] = {"generation_config.json", "chat_template.jinja", "pytorch_model.bin",
-                                         "model.safetensors.index.json.orig"};
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        assert_int_equal(awq_checkpoint_writer_add_file(writer, others[i], "{}", 2), AWQ_OK);
-    assert_int_equal(awq_checkpoint_writer_commit(writer), AWQ_OK);
-    awq_checkpoint_writer_destroy(writer);
-}
 
 /* ---- running the command */
 
