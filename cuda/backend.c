@@ -109,6 +109,7 @@ static awq_status allow_shared_memory(const struct cuda_facts *facts)
     awq_status status = awqi_cuda_check(awqi_cuda_gemv_allow(bytes), "shared memory for gemv");
     if (status == AWQ_OK) status = awqi_cuda_check(awqi_cuda_gemm_allow(bytes), "shared memory for gemm");
     if (status == AWQ_OK) status = awqi_cuda_check(awqi_cuda_marlin_allow(bytes), "shared memory for marlin");
+    if (status == AWQ_OK) status = awqi_cuda_check(awqi_cuda_hopper_allow(bytes), "shared memory for hopper");
     return status;
 }
 

@@ -88,8 +88,53 @@ static __global__ void __launch_bounds__(THREADS) stage_kernel(const __grid_cons
     }
 }
 
+/* The same for hopper: [block of inputs][row][64], rows padded to eights, and the chunks of 16 bytes of a row
+ * exclusive-ored by row % 8.  A lane moves chunks. */
+template <class T>
+static __global__ void __launch_bounds__(THREADS) swizzle_kernel(const __grid_constant__ cuda_product p)
+{
+    const int32_t rows = (p.rows + 7) / 8 * 8, chunks = p.w.input_blocks * 8;
+    const bool ready = p.x.dtype == dtype_of(T()) && p.norm.data == nullptr && p.w.input_scale == nullptr &&
+                       p.w.inputs % 8 == 0 &&
+                       (reinterpret_cast<uintptr_t>(p.x.data) | static_cast<uintptr_t>(p.x.stride * 2)) % 16 == 0;
+    ptx::grid_wait();
+    ptx::grid_launch_dependents();
+    for (int32_t row = static_cast<int32_t>(blockIdx.y); row < rows; row += static_cast<int32_t>(gridDim.y)) {
+        const bool valid = row < p.rows;
+        const float factor = valid && p.norm.data != nullptr ? norm_factor(p, row) : 1.0f;
+        const T *x = static_cast<const T *>(p.x.data) + (ready && valid ? row * p.x.stride : 0);
+        for (int32_t i = static_cast<int32_t>(blockIdx.x * THREADS + threadIdx.x); i < chunks;
+             i += static_cast<int32_t>(gridDim.x) * THREADS) {
+            uint4 chunk = make_uint4(0, 0, 0, 0);
+            if (valid && ready && 8 * i < p.w.inputs) {
+                chunk = *reinterpret_cast<const uint4 *>(x + 8 * i);
+            } else if (valid && !ready) {
+                uint32_t pairs[4];
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    pairs[j] = pack_pair(load_input(p, row, 8 * i + 2 * j, factor),
+                                         load_input(p, row, 8 * i + 2 * j + 1, factor), T());
+                chunk = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+            }
+            static_cast<uint4 *>(p.staged)[(static_cast<int64_t>(i / 8) * rows + row) * 8 + (i % 8 ^ row % 8)] = chunk;
+        }
+    }
+}
+
+static cudaError_t swizzle(const cuda_product *product, bool overlap, cudaStream_t stream)
+{
+    const unsigned rows = (static_cast<unsigned>(product->rows) + 7) / 8 * 8;
+    const unsigned chunks = static_cast<unsigned>(product->w.input_blocks) * 8;
+    launch_config where = {dim3(product->norm.data != nullptr ? 1 : (chunks + THREADS - 1) / THREADS,
+                                rows < 65535 ? rows : 65535),
+                           dim3(THREADS), 0, stream, overlap};
+    return launch(where, product->config.dtype == AWQ_F16 ? swizzle_kernel<__half> : swizzle_kernel<__nv_bfloat16>,
+                  *product);
+}
+
 cudaError_t awqi_cuda_stage(const cuda_product *product, bool overlap, cudaStream_t stream)
 {
+    if (product->config.kernel == AWQ_KERNEL_HOPPER) return swizzle(product, overlap, stream);
     const unsigned rows = static_cast<unsigned>(product->rows);
     launch_config where = {dim3(rows < 65535 ? rows : 65535), dim3(THREADS), 0, stream, overlap};
     return launch(where, stage_kernel, *product);

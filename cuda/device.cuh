@@ -36,7 +36,16 @@
 #define AWQ_ARCH 0
 #endif
 
-/* The block's dynamic shared memory, aligned to 128 bytes.  It begins as the launch finds it: undefined. */
+/* Whether code is being made for the instructions that compute capability 9.0 alone has (sm_90a): wgmma.  PTX for 9.0
+ * that a driver compiles later may not use them. */
+#if defined(AWQ_SIMT) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define AWQ_WGMMA 1
+#else
+#define AWQ_WGMMA 0
+#endif
+
+/* The block's dynamic shared memory, aligned to 1024 bytes as the swizzle of wgmma wants it.  It begins as the launch
+ * finds it: undefined. */
 #ifdef AWQ_SIMT
 DEVICE unsigned char *shared_memory()
 {
@@ -45,7 +54,7 @@ DEVICE unsigned char *shared_memory()
 #elif defined(__CUDACC__)
 DEVICE unsigned char *shared_memory()
 {
-    extern __shared__ __align__(128) unsigned char awqi_shared_memory[];
+    extern __shared__ __align__(1024) unsigned char awqi_shared_memory[];
     return awqi_shared_memory;
 }
 #endif

@@ -41,30 +41,6 @@ struct shape {
     };
 };
 
-/* A unit's place. */
-struct place {
-    int64_t unit, end;
-    int32_t tile, input; /* block of inputs */
-    int32_t input_blocks, token_parts;
-
-    __device__ __forceinline__ void next()
-    {
-        unit++;
-        if (++input == input_blocks) {
-            input = 0;
-            tile++;
-        }
-    }
-    __device__ __forceinline__ int32_t column_tile() const { return tile / token_parts; }
-    __device__ __forceinline__ int32_t token_part() const { return tile % token_parts; }
-};
-
-/* Tokens of part 'part': eights of them, shared evenly. */
-DEVICE int32_t first_eight(int32_t eights, int32_t part, int32_t parts)
-{
-    return static_cast<int32_t>(static_cast<int64_t>(eights) * part / parts);
-}
-
 /* ---- filling the ring */
 
 template <class S>
@@ -274,7 +250,8 @@ static __global__ void __launch_bounds__(THREADS, S::TILES == 1   ? 4
         __syncthreads();
         const int64_t column = tile_begin / p.w.input_blocks;
         if (complete_tile(work, column, tile_begin, p.w.input_blocks, tile, S::SUMS))
-            store_tile(p, tile, COLUMNS, COLUMNS, columns * 2, 8 * first, min(8 * (last - first), p.rows - 8 * first));
+            store_tile(p, tile, COLUMNS, COLUMNS, columns * 2, 8 * first, min(8 * (last - first), p.rows - 8 * first),
+                       THREADS);
         __syncthreads();
     }
 }

@@ -313,7 +313,7 @@ static __global__ void __launch_bounds__(THREADS, Body::TOKENS == 4 ? 1 : 2)
         const int64_t column_begin = static_cast<int64_t>(column) * w.input_blocks;
         if (complete_tile(work, column, column_begin, w.input_blocks, tiles, size))
             store_tile(p, tiles, 64, 64, column, row,
-                       static_cast<int>(min(p.rows - row, static_cast<int64_t>(Body::TOKENS))));
+                       static_cast<int>(min(p.rows - row, static_cast<int64_t>(Body::TOKENS))), THREADS);
         __syncthreads();
         first += input_end - input;
     }

@@ -5,6 +5,11 @@
 #include "backend.h"
 #include "product.h"
 
+/* Whether the build has machine code that uses what compute capability 9.0 alone has. */
+#ifndef CUDA_HAS_90A
+#define CUDA_HAS_90A 0
+#endif
+
 /* What choosing a configuration depends on, besides the product. */
 struct cuda_facts {
     int32_t capability; /* 10 * major + minor */

@@ -204,13 +204,13 @@ DEVICE void store_output(const cuda_product &p, int64_t row, int32_t o, float su
 }
 
 /* A tile of sums in shared memory, tile[token * pitch + column], column 0 being the first of block 'block' of columns:
- * tokens row .. row + tokens - 1 of it go to y. */
+ * tokens row .. row + tokens - 1 of it go to y, by the first 'threads' threads of the block. */
 DEVICE void store_tile(const cuda_product &p, const float *tile, int pitch, int columns, int32_t block, int64_t row,
-                       int tokens)
+                       int tokens, int threads)
 {
     const int width = p.w.gated ? columns / 2 : columns;
     const int32_t first = block * (p.w.gated ? 32 : 64);
-    for (int i = static_cast<int>(threadIdx.x); i < tokens * width; i += static_cast<int>(blockDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < tokens * width; i += threads) {
         int token = i / width, o = i % width;
         if (first + o >= p.w.outputs) continue;
         int column = p.w.gated ? o / 32 * 64 + o % 32 : o;
@@ -243,6 +243,30 @@ struct stripes {
         return partial + (2 * block + (begin(block) < unit ? 1 : 0)) * size;
     }
 };
+
+/* Where a unit lies when units are blocks of inputs of tiles, and tiles are parts of the tokens of columns. */
+struct place {
+    int64_t unit, end;
+    int32_t tile, input; /* block of inputs */
+    int32_t input_blocks, token_parts;
+
+    __device__ __forceinline__ void next()
+    {
+        unit++;
+        if (++input == input_blocks) {
+            input = 0;
+            tile++;
+        }
+    }
+    __device__ __forceinline__ int32_t column_tile() const { return tile / token_parts; }
+    __device__ __forceinline__ int32_t token_part() const { return tile % token_parts; }
+};
+
+/* Tokens of part 'part': eights of them, shared evenly. */
+DEVICE int32_t first_eight(int32_t eights, int32_t part, int32_t parts)
+{
+    return static_cast<int32_t>(static_cast<int64_t>(eights) * part / parts);
+}
 
 /* Count in on a ticket; true for the last of 'count', which leaves the ticket blank for the next run.  A ticket that
  * does not carry the nonce of this run counts as blank, so tickets need no initialisation.  One lane calls it, between

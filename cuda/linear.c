@@ -19,9 +19,11 @@ static bool takes(const struct cuda_device *device, const struct cuda_linear *li
                   const char **reason)
 {
     if (!awqi_cuda_takes(&linear->weight, kernel, dtype, reason)) return false;
-    if (kernel != AWQ_KERNEL_DEQUANT || device->blas != NULL) return true;
-    *reason = device->blas_missing;
-    return false;
+    if (kernel == AWQ_KERNEL_DEQUANT && device->blas == NULL) *reason = device->blas_missing;
+    if (kernel == AWQ_KERNEL_HOPPER && device->facts.capability != 90) *reason = "only for compute capability 9.0";
+    else if (kernel == AWQ_KERNEL_HOPPER && !CUDA_HAS_90A)
+        *reason = "this backend was built without machine code for compute capability 9.0 (sm_90a)";
+    return *reason == NULL;
 }
 
 static awq_status check_kernel(const struct cuda_device *device, const struct cuda_linear *linear)
@@ -124,7 +126,8 @@ static void choose(const struct cuda_device *device, const struct cuda_linear *l
     }
     const char *unfit, *other;
     if (!takes(device, linear, choice->kernel, dtype, &unfit)) {
-        const bool many = choice->kernel == AWQ_KERNEL_DEQUANT && takes(device, linear, AWQ_KERNEL_GEMM, dtype, &other);
+        const bool many = (choice->kernel == AWQ_KERNEL_DEQUANT || choice->kernel == AWQ_KERNEL_HOPPER) &&
+                          takes(device, linear, AWQ_KERNEL_GEMM, dtype, &other);
         choice->kernel = many ? AWQ_KERNEL_GEMM : AWQ_KERNEL_REFERENCE;
         choice->reason = unfit;
     }
@@ -289,14 +292,15 @@ static awq_status launch_product(const struct cuda_device *device, const struct 
     const bool overlap = device->facts.capability >= 90;
     const int32_t kernel = product->config.kernel;
     cudaError_t error = cudaSuccess;
-    if (product->config.staged &&
-        (kernel == AWQ_KERNEL_GEMM || kernel == AWQ_KERNEL_MARLIN || kernel == AWQ_KERNEL_DEQUANT))
+    if (product->config.staged && (kernel == AWQ_KERNEL_GEMM || kernel == AWQ_KERNEL_MARLIN ||
+                                   kernel == AWQ_KERNEL_HOPPER || kernel == AWQ_KERNEL_DEQUANT))
         error = awqi_cuda_stage(product, overlap, stream);
     if (error != cudaSuccess) return awqi_cuda_check(error, "starting a kernel");
     switch (kernel) {
     case AWQ_KERNEL_GEMV: error = awqi_cuda_gemv(product, overlap, stream); break;
     case AWQ_KERNEL_GEMM: error = awqi_cuda_gemm(product, overlap, stream); break;
     case AWQ_KERNEL_MARLIN: error = awqi_cuda_marlin(product, overlap, stream); break;
+    case AWQ_KERNEL_HOPPER: error = awqi_cuda_hopper(product, overlap, stream); break;
     case AWQ_KERNEL_DEQUANT: return run_dense(device, product, stream);
     default: error = awqi_cuda_reference(product, stream); break;
     }
@@ -315,7 +319,7 @@ static awq_status run_rows(const struct cuda_device *device, const struct cuda_p
         struct cuda_product part;
         awqi_cuda_rows(product, row, step, &part);
         part.nonce = next_nonce();
-        part.config.staged = !is_ready(&part);
+        part.config.staged = part.config.kernel == AWQ_KERNEL_HOPPER || !is_ready(&part);
         status = launch_product(device, &part, stream);
     }
     return status;

@@ -17,6 +17,10 @@ enum {
     GEMM_WARPS = 4,
     GEMM_COLUMNS = 128,
     GEMM_STAGES = 6,
+    HOPPER_THREADS = 256, /* that have sums */
+    HOPPER_STAGES = 8,
+    HOPPER_TILE = 32 * (GEMM_COLUMNS + 4) * 4, /* bytes of sums on their way to y */
+    HOPPER_SETS = 576,                         /* of scales and zero points of 128 columns */
     DEQUANT_ROWS = 2048,
     DEQUANT_WORKSPACE = 32 << 20, /* what NVIDIA advises for Hopper */
 };
@@ -45,6 +49,11 @@ bool awqi_cuda_takes(const struct cuda_weight *weight, int32_t kernel, int32_t d
     case AWQ_KERNEL_MARLIN:
         if (weight->storage != CUDA_MARLIN_TILES)
             *reason = "it reads the layout marlin only, which is made when it is forced";
+        else if (dtype == AWQ_F32) *reason = "activations in single precision do not fit tensor cores";
+        break;
+    case AWQ_KERNEL_HOPPER:
+        if (weight->storage != CUDA_BLOCKS) *reason = "it reads the layout cuda-block only";
+        else if (weight->bits != 4) *reason = "it takes codes of up to 4 bits";
         else if (dtype == AWQ_F32) *reason = "activations in single precision do not fit tensor cores";
         break;
     case AWQ_KERNEL_DEQUANT:
@@ -139,6 +148,41 @@ static void plan_gemm(const struct cuda_facts *facts, const struct cuda_weight *
     config->ticket_bytes = (uint64_t)tiles * sizeof(uint64_t);
 }
 
+/* Thread blocks: as many as there is room for, but fewer where that is at most a tenth and lets each have whole tiles,
+ * whose sums need not be put together. */
+static int32_t hopper_blocks(int64_t tiles, int32_t input_blocks, int64_t room)
+{
+    for (int64_t blocks = least(tiles, room); 10 * blocks >= 9 * room; blocks--)
+        if (tiles % blocks == 0) return (int32_t)blocks;
+    return (int32_t)least(ceil_div(tiles * input_blocks, 4), room);
+}
+
+static void plan_hopper(const struct cuda_facts *facts, const struct cuda_weight *weight, int64_t rows,
+                        struct cuda_config *config)
+{
+    static const int32_t sizes[] = {16, 32, 64, 96, 128, 192, 256};
+    const int64_t eights = ceil_div(rows, 8), parts = ceil_div(eights, 32);
+    int32_t tokens = 256;
+    for (int i = 6; i >= 0 && sizes[i] >= 8 * ceil_div(eights, parts); i--) tokens = sizes[i];
+    config->tensor_cores = true;
+    config->plain = !config->fine && weight->scale_dtype == config->dtype;
+    const int32_t fixed = HOPPER_TILE + 2 * HOPPER_STAGES * 8 + 16;
+    const int32_t sets = ((config->plain ? 1 : 4) * HOPPER_SETS + 1023) / 1024 * 1024;
+    const int32_t stage = tokens * CUDA_BLOCK * 2 + CUDA_BLOCK * CUDA_BLOCK + sets;
+    const int32_t resident = tokens <= (config->plain ? 64 : 32) ? 2 : 1; /* as registers allow */
+    const int64_t room = least(facts->shared_block, facts->shared_multiprocessor / resident - BLOCK_RESERVED) - fixed;
+    config->stages = (int32_t)least(HOPPER_STAGES, room / stage);
+    config->token_rows = tokens;
+    config->shared_bytes = config->stages * stage + fixed;
+    const int64_t tiles = ceil_div(weight->column_blocks, 2) * parts, most = (int64_t)resident * facts->multiprocessors;
+    config->blocks = hopper_blocks(tiles, weight->input_blocks, most);
+    config->staged_bytes = (uint64_t)(8 * eights * weight->input_blocks * CUDA_BLOCK) * 2u;
+    /* Not of 'blocks', which does not always grow with the rows. */
+    config->partial_bytes = (uint64_t)(least(ceil_div(tiles * weight->input_blocks, 4), most) * HOPPER_THREADS *
+                                       tokens) * sizeof(float);
+    config->ticket_bytes = (uint64_t)tiles * sizeof(uint64_t);
+}
+
 /* Rows in batches, so that the sums of all columns stay within bounds. */
 static void plan_dequant(const struct cuda_weight *weight, int64_t rows, struct cuda_config *config)
 {
@@ -162,6 +206,7 @@ void awqi_cuda_plan(const struct cuda_facts *facts, const struct cuda_weight *we
     config->fine = weight->groups > 1 && weight->group_size % CUDA_BLOCK != 0;
     if (kernel == AWQ_KERNEL_GEMV) plan_gemv(facts, weight, rows, config);
     if (kernel == AWQ_KERNEL_GEMM || kernel == AWQ_KERNEL_MARLIN) plan_gemm(facts, weight, rows, config);
+    if (kernel == AWQ_KERNEL_HOPPER) plan_hopper(facts, weight, rows, config);
     if (kernel == AWQ_KERNEL_DEQUANT) plan_dequant(weight, rows, config);
 }
 

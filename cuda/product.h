@@ -24,6 +24,7 @@ struct cuda_config {
     int32_t shared_bytes;
     bool tensor_cores;
     bool fine;   /* groups end inside a block of inputs */
+    bool plain;  /* hopper: they do not, and scales are of the type of x */
     bool staged; /* x is normalised, rounded and padded in the workspace first */
     /* Of the workspace, in this order; for dequant 'partial' is a batch of sums and 'ticket' cuBLASLt's. */
     uint64_t staged_bytes, dense_bytes, partial_bytes, ticket_bytes;
@@ -73,7 +74,8 @@ struct cuda_product {
     float epsilon;
     int32_t rows;
     void *dense;       /* dequant: [columns][input_blocks * 64] */
-    void *staged;      /* [rows][input_blocks * 64]: x as config.dtype, normalised, divided, padded with zeros */
+    void *staged;      /* [rows][input_blocks * 64]: x as config.dtype, normalised, divided, padded with zeros; for
+                        * hopper in its own order */
     float *partial;    /* sums of stripes that end inside a column of blocks */
     uint64_t *tickets; /* of those columns: who has arrived */
     uint64_t nonce;    /* of this run, not 0, so that nothing left in the workspace can be taken for its tickets */
@@ -103,11 +105,13 @@ cudaError_t awqi_cuda_finish(const struct cuda_product *product, cudaStream_t st
 cudaError_t awqi_cuda_gemv(const struct cuda_product *product, bool overlap, cudaStream_t stream);
 cudaError_t awqi_cuda_gemm(const struct cuda_product *product, bool overlap, cudaStream_t stream);
 cudaError_t awqi_cuda_marlin(const struct cuda_product *product, bool overlap, cudaStream_t stream);
+cudaError_t awqi_cuda_hopper(const struct cuda_product *product, bool overlap, cudaStream_t stream);
 
 /* Let kernels take 'bytes' of shared memory; once, when a device is opened. */
 cudaError_t awqi_cuda_gemv_allow(size_t bytes);
 cudaError_t awqi_cuda_gemm_allow(size_t bytes);
 cudaError_t awqi_cuda_marlin_allow(size_t bytes);
+cudaError_t awqi_cuda_hopper_allow(size_t bytes);
 
 /* dst = src for two arrays in device memory, converting floats.  Strides in elements. */
 struct cuda_array {

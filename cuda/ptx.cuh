@@ -11,13 +11,15 @@
 
 namespace ptx {
 
-#ifndef AWQ_SIMT
 /* The 32-bit address that instructions on shared memory take.  "Data Movement and Conversion Instructions: cvta". */
 DEVICE uint32_t shared_address(const void *shared)
 {
+#ifdef AWQ_SIMT
+    return simt::shared_address(shared);
+#else
     return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-}
 #endif
+}
 
 /* ---- matrices from shared memory: "Warp-level Matrix Load Instruction: ldmatrix"
  *
@@ -317,6 +319,254 @@ DEVICE void barrier_arrive(int id, int threads)
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 #endif
 }
+
+/* ---- barriers in shared memory: "Parallel Synchronization and Communication Instructions: mbarrier"
+ *
+ * Eight bytes, aligned to them.  Phases follow each other: one ends when as many lanes as init said have arrived and
+ * all bytes that were expected have come; then the next one begins with the same count.  What a lane did before it
+ * arrived is seen by those who waited for the phase.  Compute capability 9.0; must not be reached before. */
+
+/* One lane; the others see it behind a barrier of the block, and copies behind fence_async(). */
+DEVICE void mbarrier_init(uint64_t *shared, uint32_t arrivals)
+{
+#if defined(AWQ_SIMT)
+    simt::mbarrier_init(shared, arrivals);
+#elif AWQ_ARCH >= 900
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(shared)), "r"(arrivals) : "memory");
+#else
+    __trap();
+#endif
+}
+
+DEVICE void mbarrier_arrive(uint64_t *shared)
+{
+#if defined(AWQ_SIMT)
+    simt::mbarrier_arrive(shared, 0);
+#elif AWQ_ARCH >= 900
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(shared)) : "memory");
+#else
+    __trap();
+#endif
+}
+
+/* Arrive, and let this phase wait for 'bytes' bytes of copies, too. */
+DEVICE void mbarrier_arrive_expect(uint64_t *shared, uint32_t bytes)
+{
+#if defined(AWQ_SIMT)
+    simt::mbarrier_arrive(shared, bytes);
+#elif AWQ_ARCH >= 900
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(shared)), "r"(bytes)
+                 : "memory");
+#else
+    __trap();
+#endif
+}
+
+/* Wait for the end of the phase of this parity, of those that alternate 0, 1, 0 ... from init on.  The phase before
+ * the first counts as ended. */
+DEVICE void mbarrier_wait(uint64_t *shared, uint32_t parity)
+{
+#if defined(AWQ_SIMT)
+    simt::mbarrier_wait(shared, parity);
+#elif AWQ_ARCH >= 900
+    uint32_t ended;
+    do {
+        asm volatile("{\n\t.reg .pred p;\n\t"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+                     "selp.u32 %0, 1, 0, p;\n\t}"
+                     : "=r"(ended)
+                     : "r"(shared_address(shared)), "r"(parity)
+                     : "memory");
+    } while (ended == 0);
+#else
+    __trap();
+#endif
+}
+
+/* ---- bulk copies: "Data Movement and Conversion Instructions: Bulk copy: cp.async.bulk"
+ *
+ * 'bytes' from global to shared memory, a multiple of 16 as both addresses are; one lane.  They count towards the
+ * bytes that the barrier's phase expects, and are seen by who has waited for it.  Compute capability 9.0; must not be
+ * reached before. */
+DEVICE void bulk_copy(void *shared, const void *global, uint32_t bytes, uint64_t *mbarrier)
+{
+#if defined(AWQ_SIMT)
+    simt::bulk_copy(shared, global, bytes, mbarrier);
+#elif AWQ_ARCH >= 900
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(shared)),
+                 "l"(global), "r"(bytes), "r"(shared_address(mbarrier))
+                 : "memory");
+#else
+    __trap();
+#endif
+}
+
+/* What this lane wrote to shared memory is there for bulk copies and wgmma that follow: "Memory Consistency Model:
+ * Proxies". */
+DEVICE void fence_async()
+{
+#if defined(AWQ_SIMT)
+    simt::fence_async();
+#elif AWQ_ARCH >= 900
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#else
+    __trap();
+#endif
+}
+
+/* ---- tensor cores of four warps: "Asynchronous Warpgroup Level Matrix Instructions: wgmma"
+ *
+ * d[64][n] += a[64][16] b[16][n] for a warpgroup, four warps from a multiple of four on, in the background.  Warp w
+ * has rows 16 w .. 16 w + 15; its a lies in registers as an mma's, and its d as n / 8 of them next to each other: with
+ * g = lane / 4 and t = lane % 4
+ *   d[4 i + 2 h + e] = (16 w + g + 8 h, 8 i + 2 t + e)
+ * b is in shared memory, where a descriptor finds it.  From a wgmma to the wait for its group, neither d nor a may be
+ * touched, but by further wgmma of the same shape on the same d.  sm_90a only. */
+
+#if AWQ_WGMMA
+
+/* b as n rows of 64 16-bit elements, 128 bytes, from an address aligned to 1024, whose chunks of 16 bytes are
+ * exclusive-ored by row % 8: "Matrix Descriptor", K-major, 128-byte swizzle, 1024 bytes from eight rows to the next
+ * eight.  A step of 16 elements along a row adds 2. */
+DEVICE uint64_t wgmma_descriptor(const void *shared)
+{
+    const uint64_t swizzle_128 = 1ull << 62, stride = (1024ull >> 4) << 32;
+    const uint64_t leading = 1ull << 16; /* not used when swizzled along k */
+    return swizzle_128 | stride | leading | (shared_address(shared) & 0x3ffffu) >> 4;
+}
+
+/* Before the first wgmma that uses registers which other instructions have written. */
+DEVICE void wgmma_fence()
+{
+#ifdef AWQ_SIMT
+    simt::wgmma_fence();
+#else
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+/* Change how many registers each thread of this warpgroup has, a multiple of 8: fewer at once, more when they are free.
+ * "Miscellaneous Instructions: setmaxnreg". */
+template <int registers, bool more>
+DEVICE void set_registers()
+{
+    static_assert(registers % 8 == 0 && registers >= 24 && registers <= 256, "24, 32 .. 256 registers");
+#ifndef AWQ_SIMT
+    if (more) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
+    else asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+#endif
+}
+
+/* Close the group of wgmma since the last commit. */
+DEVICE void wgmma_commit()
+{
+#ifdef AWQ_SIMT
+    simt::wgmma_commit();
+#else
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+
+/* Wait until at most 'groups' groups are still under way. */
+template <int groups>
+DEVICE void wgmma_wait()
+{
+#ifdef AWQ_SIMT
+    simt::wgmma_wait(groups);
+#else
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(groups) : "memory");
+#endif
+}
+
+/* Wait for all, and let the compiler read d only behind it. */
+template <int count>
+DEVICE void wgmma_finish(float (&d)[count])
+{
+    wgmma_wait<0>();
+#ifdef AWQ_SIMT
+    (void)d;
+#else
+#pragma unroll
+    for (int i = 0; i < count; i++) asm volatile("" : "+f"(d[i])::"memory");
+#endif
+}
+
+#ifndef AWQ_SIMT
+
+/* Lists of operands, "+f" of d[from] and those that follow. */
+#define AWQ_D4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#define AWQ_D8(i) AWQ_D4(i), AWQ_D4((i) + 4)
+#define AWQ_D16(i) AWQ_D8(i), AWQ_D8((i) + 8)
+#define AWQ_D32(i) AWQ_D16(i), AWQ_D16((i) + 16)
+#define AWQ_D48(i) AWQ_D32(i), AWQ_D16((i) + 32)
+#define AWQ_D64(i) AWQ_D32(i), AWQ_D32((i) + 32)
+#define AWQ_D96(i) AWQ_D64(i), AWQ_D32((i) + 64)
+#define AWQ_D128(i) AWQ_D64(i), AWQ_D64((i) + 64)
+
+/* And their names. */
+#define AWQ_N8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define AWQ_N16                                                                                                        \
+    AWQ_N8 ", "                                                                                                        \
+    "%8, %9, %10, %11, %12, %13, %14, %15"
+#define AWQ_N32                                                                                                        \
+    AWQ_N16 ", "                                                                                                       \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define AWQ_N48                                                                                                        \
+    AWQ_N32 ", "                                                                                                       \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define AWQ_N64                                                                                                        \
+    AWQ_N48 ", "                                                                                                       \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define AWQ_N96                                                                                                        \
+    AWQ_N64 ", "                                                                                                       \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, "                            \
+    "%81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define AWQ_N128                                                                                                       \
+    AWQ_N96 ", "                                                                                                       \
+    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "                           \
+    "%111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, "                             \
+    "%125, %126, %127"
+
+#define AWQ_WGMMA_OF(n, count, type, rest)                                                                             \
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.eq.u32 p, 0, 0;\n\t"                                                      \
+                 "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" AWQ_N##count "}, " rest          \
+                 ", p, 1, 1, 0;\n\t}"                                                                                  \
+                 : AWQ_D##count(0)                                                                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+
+#define AWQ_WGMMA_ANY(type)                                                                                            \
+    if constexpr (n == 16) AWQ_WGMMA_OF(16, 8, type, "{%8, %9, %10, %11}, %12");                                       \
+    if constexpr (n == 32) AWQ_WGMMA_OF(32, 16, type, "{%16, %17, %18, %19}, %20");                                    \
+    if constexpr (n == 64) AWQ_WGMMA_OF(64, 32, type, "{%32, %33, %34, %35}, %36");                                    \
+    if constexpr (n == 96) AWQ_WGMMA_OF(96, 48, type, "{%48, %49, %50, %51}, %52");                                    \
+    if constexpr (n == 128) AWQ_WGMMA_OF(128, 64, type, "{%64, %65, %66, %67}, %68");                                  \
+    if constexpr (n == 192) AWQ_WGMMA_OF(192, 96, type, "{%96, %97, %98, %99}, %100");                                 \
+    if constexpr (n == 256) AWQ_WGMMA_OF(256, 128, type, "{%128, %129, %130, %131}, %132")
+
+#endif
+
+template <int n>
+DEVICE void wgmma(float (&d)[n / 2], const uint32_t (&a)[4], uint64_t b, __half)
+{
+#ifdef AWQ_SIMT
+    simt::wgmma(d, n, a, b, simt::element_f16);
+#else
+    AWQ_WGMMA_ANY("f16");
+#endif
+}
+
+template <int n>
+DEVICE void wgmma(float (&d)[n / 2], const uint32_t (&a)[4], uint64_t b, __nv_bfloat16)
+{
+#ifdef AWQ_SIMT
+    simt::wgmma(d, n, a, b, simt::element_bf16);
+#else
+    AWQ_WGMMA_ANY("bf16");
+#endif
+}
+
+#endif /* AWQ_WGMMA */
 
 /* ---- overlapping kernels: "Parallel Synchronization and Communication Instructions: griddepcontrol"
  *

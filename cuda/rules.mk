@@ -50,7 +50,7 @@ $(CUDA_KERNELS:%.cu=$(BUILD)/%.o) $(APP_CUDA_OBJECTS): $(BUILD)/%.o: %.cu
 $(BUILD)/cuda/%.o: cuda/%.c
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(LIBFLAGS) -Ilibawq -isystem $(CUDA_INCLUDE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+	$(Q)$(CC) $(LIBFLAGS) $(if $(filter 90a,$(CUDA_ARCHS)),-DCUDA_HAS_90A=1) -Ilibawq -isystem $(CUDA_INCLUDE) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 
 $(BUILD)/libawq_cuda.so: $(CUDA_OBJECTS) cuda/backend.map
 	$(call say,LD)
@@ -115,7 +115,7 @@ $(BUILD)/test/simt/app/%.o: examples/awq/cuda/%.cu
 $(BUILD)/test/simt/cuda/%.o: cuda/%.c
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(LIBFLAGS) -DAWQ_SIMT -Ilibawq -isystem $(CUDA_INCLUDE) $(SIMT_CXXFLAGS) -c $< -o $@
+	$(Q)$(CC) $(LIBFLAGS) -DAWQ_SIMT -DCUDA_HAS_90A=1 -Ilibawq -isystem $(CUDA_INCLUDE) $(SIMT_CXXFLAGS) -c $< -o $@
 
 # For AWQ_CUDA_BACKEND and AWQ_APP_CUDA: one library, because both must run on one executor.
 SIMT_MAPS := cuda/backend.map examples/awq/cuda/kernels.map

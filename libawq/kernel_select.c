@@ -50,7 +50,9 @@ static void explain_cpu(const awq_kernel_request *request, reason reasons[KERNEL
 enum {
     CUDA_LEAST = 75,
     CUDA_BF16 = 80,     /* tensor cores that take it */
+    CUDA_HOPPER = 90,   /* the only one that has wgmma */
     CUDA_GEMV_ROWS = 8, /* that one sweep over the weight serves on tensor cores: the columns of an mma */
+    CUDA_MMA_ROWS = 32, /* up to which the instructions of gemm on 9.0 keep up with its memory */
     CUDA_STEP = 16      /* inputs of an mma, which may not lie in two groups */
 };
 
@@ -72,15 +74,26 @@ static const char *unpackable(const awq_kernel_request *request)
     return grouped && request->group_size % CUDA_STEP != 0 ? "the group size is no multiple of 16" : NULL;
 }
 
-/* Rows from which dequantising first and then a product by cuBLASLt takes less time than gemm.  Writing and reading
- * the dense weight moves 2.5 bytes a weight more, and gemm reaches a share e of cuBLASLt's rate F, so with a
- * bandwidth B that is 2.5 F / (2 B (1/e - 1)).  F / B is near 200 on most of these devices; e is what instructions of
- * warps (mma.sync) can reach where larger ones exist.  Predicted from published rates, not measured: a tuning takes
- * the place of this. */
-static int64_t cuda_crossover(int32_t capability)
+/* Codes that hopper reads, on a device that has what it needs. */
+static bool fits_hopper(const awq_device_info *device, const awq_kernel_request *request)
 {
+    return device->compute_capability == CUDA_HOPPER && request->bits < 8 && !stays_single(device, request) &&
+           unpackable(request) == NULL;
+}
+
+/* Rows from which dequantising first and then a product by cuBLASLt takes less time than gemm or hopper.  Writing and
+ * reading the dense weight moves 2.5 bytes a weight more, and a fused kernel reaches a share e of cuBLASLt's rate F, so
+ * with a bandwidth B that is 2.5 F / (2 B (1/e - 1)).  F / B is near 200 on most of these devices; e is what
+ * instructions of warps (mma.sync) can reach where larger ones exist, and on 9.0 for hopper what unpacking beside wgmma
+ * leaves.  Predicted from published rates, not measured: a tuning takes the place of this. */
+static int64_t cuda_crossover(const awq_device_info *device, const awq_kernel_request *request)
+{
+    const int32_t capability = device->compute_capability;
     const double flops_per_byte = 200.0;
-    const double share = capability < 90 || capability >= 120 ? 0.85 : capability == 90 ? 0.6 : 0.3;
+    const double share = fits_hopper(device, request)           ? 0.75
+                         : capability < 90 || capability >= 120 ? 0.85
+                         : capability == 90                     ? 0.6
+                                                                : 0.3;
     return (int64_t)(2.5 * flops_per_byte / (2.0 * (1.0 / share - 1.0)));
 }
 
@@ -91,7 +104,8 @@ static int32_t choose_cuda(const awq_device_info *device, const awq_kernel_reque
     if (unpackable(request) != NULL) return AWQ_KERNEL_REFERENCE;
     if (request->bits == 8 && single) return AWQ_KERNEL_REFERENCE;
     if (single || (request->bits < 8 && request->rows <= CUDA_GEMV_ROWS)) return AWQ_KERNEL_GEMV;
-    return request->rows < cuda_crossover(device->compute_capability) ? AWQ_KERNEL_GEMM : AWQ_KERNEL_DEQUANT;
+    if (request->rows >= cuda_crossover(device, request)) return AWQ_KERNEL_DEQUANT;
+    return fits_hopper(device, request) && request->rows > CUDA_MMA_ROWS ? AWQ_KERNEL_HOPPER : AWQ_KERNEL_GEMM;
 }
 
 static void explain_cuda(const awq_device_info *device, const awq_kernel_request *request, reason reasons[KERNELS])
@@ -122,9 +136,14 @@ static void explain_cuda(const awq_device_info *device, const awq_kernel_request
     }
     snprintf(reasons[AWQ_KERNEL_MARLIN], sizeof *reasons, "it reads Marlin's layout, which is made when it is forced");
     snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons,
-             capability == 90 ? "not in this version" : "for compute capability 9.0, not %d.%d", capability / 10,
-             capability % 10);
-    const long long crossover = (long long)cuda_crossover(capability);
+             capability != CUDA_HOPPER ? "only for compute capability 9.0; this is %d.%d"
+             : why != NULL             ? why
+             : single                  ? "the tensor cores do not take these activations as precise as they are"
+             : request->bits == 8      ? "codes of 8 bits; it takes up to 4"
+             : rows > CUDA_MMA_ROWS    ? "more than 32 rows keep the tensor cores of four warps busy"
+                                       : "up to 32 rows memory is what limits, and gemm need not lay out x first",
+             capability / 10, capability % 10);
+    const long long crossover = (long long)cuda_crossover(device, request);
     snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons,
              single                ? "cuBLASLt would not keep these activations as precise as they are"
              : request->bits == 16 ? "a product of dense matrices by cuBLASLt"

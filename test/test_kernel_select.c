@@ -144,28 +144,31 @@ static void cuda_kernels_are_chosen_from_a_table(void **state)
     static const struct {
         int32_t bits, dtype, activation;
         int64_t group_size, rows;
-        int32_t on_75, later;
+        int32_t on_75, later, on_90;
     } table[] = {
-        {4, AWQ_F16, 0, 128, 1, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
-        {4, AWQ_F16, 0, 128, 8, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
-        {4, AWQ_F16, 0, 128, 9, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
-        {4, AWQ_F16, 0, 128, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
-        {4, AWQ_F16, 0, 128, 4096, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT},
-        {4, AWQ_BF16, 0, 128, 4096, AWQ_KERNEL_GEMV, AWQ_KERNEL_DEQUANT},
-        {4, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
-        {4, AWQ_BF16, 0, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMM},
-        {4, AWQ_F32, 0, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
-        {4, AWQ_F32, AWQ_ACTIVATION_BF16, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMM},
-        {4, AWQ_F16, AWQ_ACTIVATION_EXACT, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
-        {3, AWQ_F16, 0, AWQ_GROUP_PER_ROW, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
-        {4, AWQ_F16, 0, 48, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
-        {4, AWQ_F16, 0, 20, 64, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
-        {8, AWQ_F16, 0, 128, 1, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
-        {8, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_GEMM},
-        {8, AWQ_F32, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
-        {16, AWQ_F16, 0, 128, 1, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT},
-        {16, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_DEQUANT},
-        {32, AWQ_F16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
+        {4, AWQ_F16, 0, 128, 1, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {4, AWQ_F16, 0, 128, 8, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {4, AWQ_F16, 0, 128, 9, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, 0, 128, 32, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, 0, 128, 33, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM, AWQ_KERNEL_HOPPER},
+        {8, AWQ_F16, 0, 128, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {4, AWQ_F16, 0, 128, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM, AWQ_KERNEL_HOPPER},
+        {4, AWQ_F16, 0, 128, 4096, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT},
+        {4, AWQ_BF16, 0, 128, 4096, AWQ_KERNEL_GEMV, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT},
+        {4, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {4, AWQ_BF16, 0, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMM, AWQ_KERNEL_HOPPER},
+        {4, AWQ_F32, 0, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {4, AWQ_F32, AWQ_ACTIVATION_BF16, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMM, AWQ_KERNEL_HOPPER},
+        {4, AWQ_F16, AWQ_ACTIVATION_EXACT, 128, 64, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMV},
+        {3, AWQ_F16, 0, AWQ_GROUP_PER_ROW, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM, AWQ_KERNEL_HOPPER},
+        {4, AWQ_F16, 0, 48, 64, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM, AWQ_KERNEL_HOPPER},
+        {4, AWQ_F16, 0, 20, 64, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
+        {8, AWQ_F16, 0, 128, 1, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {8, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_GEMM, AWQ_KERNEL_GEMM},
+        {8, AWQ_F32, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
+        {16, AWQ_F16, 0, 128, 1, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT},
+        {16, AWQ_BF16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_DEQUANT, AWQ_KERNEL_DEQUANT},
+        {32, AWQ_F16, 0, 128, 1, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_REFERENCE},
     };
     awq_device_info device = cpu();
     device.device_type = AWQ_DEVICE_CUDA;
@@ -180,7 +183,10 @@ static void cuda_kernels_are_chosen_from_a_table(void **state)
             int32_t kernel = -5;
             char text[2048];
             assert_status(awq_kernel_select(&device, &request, &kernel, text, sizeof text, NULL), AWQ_OK);
-            assert_int_equal(kernel, capabilities[i] < 80 ? table[j].on_75 : table[j].later);
+            assert_int_equal(kernel, capabilities[i] < 80    ? table[j].on_75
+                                     : capabilities[i] == 90 ? table[j].on_90
+                                                             : table[j].later);
+            if (capabilities[i] != 90) assert_non_null(strstr(text, "hopper: passed over: only for compute capability 9"));
             for (int32_t k = AWQ_KERNEL_REFERENCE; k <= AWQ_KERNEL_DEQUANT; k++) {
                 char verdict[64];
                 snprintf(verdict, sizeof verdict, "%s: %s: ", awq_kernel_name(k),

@@ -122,8 +122,8 @@ static double input_error(const struct product *p)
     if (exact || p->kernel == AWQ_KERNEL_REFERENCE) return changed ? 0x1p-21 : 0.0;
     if (p->x_dtype == AWQ_F32) return 0x1p-8;
     const double rounding = (p->x_dtype == AWQ_F16 ? 0x1p-11 : 0x1p-8) + 0x1p-20;
-    const bool rounds_weights = p->kernel == AWQ_KERNEL_DEQUANT && p->bits < 16;
-    return (changed ? rounding : 0.0) + (rounds_weights ? rounding : 0.0);
+    const double weights = p->kernel == AWQ_KERNEL_HOPPER ? 2.0 : p->kernel == AWQ_KERNEL_DEQUANT ? 1.0 : 0.0;
+    return ((changed ? 1.0 : 0.0) + (p->bits < 16 ? weights : 0.0)) * rounding;
 }
 
 static double dot(const struct product *p, int64_t row, const double *x, double *tolerance)
@@ -480,6 +480,16 @@ static void test_marlin(void)
     SWEEP(AWQ_KERNEL_MARLIN, shapes, batches, bits, halves);
 }
 
+static void test_hopper(void)
+{
+    static const int64_t shapes[][2] = {{64, 64}, {200, 1000}, {392, 300}}, batches[] = {1, 30, 70, 140};
+    static const int32_t bits[] = {4};
+    if (capability != 90) return;
+    SWEEP(AWQ_KERNEL_HOPPER, shapes, batches, bits, halves);
+    static const int64_t few[][2] = {{130, 200}}, sizes[] = {12, 60, 90, 120, 185, 250, 300};
+    SWEEP(AWQ_KERNEL_HOPPER, few, sizes, bits, halves);
+}
+
 static void test_dequant(void)
 {
     static const int64_t shapes[][2] = {{64, 64}, {200, 1000}, {130, 391}}, batches[] = {3, 65};
@@ -500,7 +510,8 @@ int main(int argc, char **argv)
         const char *name;
         void (*function)(void);
     } tests[] = {{"reference", test_reference}, {"gemv", test_gemv},       {"gemm", test_gemm},
-                 {"marlin", test_marlin},       {"dequant", test_dequant}, {"auto", test_auto}};
+                 {"marlin", test_marlin},       {"hopper", test_hopper}, {"dequant", test_dequant},
+                 {"auto", test_auto}};
     for (int option; (option = getopt(argc, argv, "s:")) != -1;)
         if (option == 's') seed = strtoull(optarg, NULL, 0);
         else return 2;

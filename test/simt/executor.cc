@@ -113,6 +113,17 @@ static void wait(Lane &lane, const char *reason, Place place = {nullptr, 0})
     lane.fiber.suspend();
 }
 
+void sleep(Lane &lane, const char *reason)
+{
+    wait(lane, reason);
+}
+
+void wake(Lane &lane)
+{
+    make_ready(lane);
+    idle_runs = 0;
+}
+
 static void shuffle_order(Warp &warp)
 {
     unsigned ready_lanes = 0;
@@ -215,6 +226,7 @@ static void end(Lane &lane)
 {
     Block &block = *lane.home;
     Warp &warp = *lane.warp;
+    if (!lane.sums.empty()) fault(lane, nullptr, "ends with a wgmma under way");
     lane.ended = true;
     idle_runs = 0;
     /* An instruction waits for the lanes of its mask that have not ended; but one of the whole warp has no meaning
@@ -377,6 +389,10 @@ static void start_block(Grid &grid)
         lane->waits_for = nullptr;
         lane->copies.clear();
         lane->groups.clear();
+        lane->products.clear();
+        lane->product_groups.clear();
+        lane->sums.clear();
+        lane->products_fenced = false;
         lane->acquired.reset();
         lane->noticed.reset();
         lane->fenced.reset();

@@ -55,6 +55,22 @@ struct Copy {
     const void *code;
 };
 
+/* A wgmma under way, as one lane sees it, and the sums that some of them add to: what 'd' will hold. */
+struct Product {
+    float *d;
+    const uint32_t *a;
+    uint64_t b;
+    int n;
+    Element element;
+    const void *code;
+};
+
+struct Sums {
+    float *d;
+    std::vector<float> values;
+    int products;
+};
+
 struct Lane : View {
     Block *home;
     Warp *warp;
@@ -67,6 +83,10 @@ struct Lane : View {
     Place waits_at;
     std::vector<Copy> copies; /* not yet committed */
     std::deque<std::vector<Copy>> groups;
+    std::vector<Product> products; /* not yet committed */
+    std::deque<std::vector<Product>> product_groups;
+    std::vector<Sums> sums;
+    bool products_fenced;
     std::unique_ptr<Clock> acquired; /* what happened before, beyond what the warp knows */
     std::unique_ptr<Clock> noticed;  /* what relaxed loads saw, acquired by the next fence */
     std::unique_ptr<Clock> fenced;   /* what the last fence lets later relaxed stores release */
@@ -93,6 +113,7 @@ struct Warp {
     uint8_t order[32], position[32]; /* a permutation of the lanes, and its inverse */
     uint64_t priority;
     std::vector<Meeting> meetings;
+    size_t products; /* done */
     std::vector<uint32_t> view; /* its entry of Clock::blocks for its own block; at its own place its clock */
     Clock beyond;               /* what happened before in other blocks */
 };
@@ -103,6 +124,23 @@ struct Barrier {
     std::vector<Lane *> waiting;
     std::vector<uint32_t> view; /* joined over who came */
     Clock beyond;
+};
+
+/* A barrier in shared memory. */
+struct BulkCopy {
+    unsigned char *shared;
+    const unsigned char *global;
+    uint32_t bytes;
+};
+
+struct MemoryBarrier {
+    uint32_t arrivals, pending; /* of a phase, and still to come */
+    int64_t expected;           /* bytes of copies */
+    uint64_t phase;
+    bool fenced;
+    std::vector<BulkCopy> copies;
+    std::vector<Lane *> waiting;
+    Clock clock, ended; /* of what came before arrivals, and of that what ended phases cover */
 };
 
 struct Block {
@@ -118,6 +156,8 @@ struct Block {
     uint32_t arena;             /* the allocation that is its shared memory */
     unsigned char *shared;
     std::vector<bool> underway; /* per 4 bytes of it: a copy has not arrived */
+    std::map<const void *, MemoryBarrier> memory_barriers;
+    std::map<uint32_t, std::vector<uint64_t>> warpgroups; /* the descriptors of their products, in order */
 };
 
 struct Grid {
@@ -176,6 +216,10 @@ void step_aside(Lane &lane, bool behind_all);
 /* Something changed that a lane might wait for. */
 void made_progress();
 
+/* Wait until another lane wakes this one. */
+void sleep(Lane &lane, const char *reason);
+void wake(Lane &lane);
+
 /* Wait until every lane of 'mask' that has not ended has come with its operand; or all 32 lanes of the warp. */
 void meet(Lane &lane, unsigned mask, const char *name, void *operand, MeetingWork work);
 void meet_all(Lane &lane, const char *name, void *operand, MeetingWork work);
@@ -194,6 +238,8 @@ enum { access_read = 0, access_write = 1, access_atomic = 2 };
 void check(Lane &lane, const void *address, size_t size, bool aligned, int access, const void *code);
 bool is_shared(const Lane &lane, const void *address);
 
+Clock snapshot(Lane &lane); /* all that happened before, for the lane and by it; what it does later is not part of it */
+void learn(Lane &lane, const Clock &clock);
 void tick(Warp &warp);                        /* its lanes have synchronised */
 void tick(Block &block);                      /* all its warps have */
 void tick(Warp &warp, Barrier &barrier);      /* the warp came to a barrier of some warps */
@@ -211,6 +257,15 @@ void close_arena(Block &block);
 uint32_t next_tag(bool only_grid);
 void protect(bool protect); /* whether the host may touch device memory */
 std::string describe(const void *code, bool function); /* "file:line", or the name of the function */
+
+/* ---- warp.cc */
+
+float decode(uint32_t bits, Element element);
+
+/* ---- async.cc */
+
+/* Check an access to the lane's stack, where its registers are. */
+void check_registers(const Lane &lane, const void *address, size_t size, bool write, const void *code);
 
 /* ---- runtime.cc */
 

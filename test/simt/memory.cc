@@ -308,8 +308,7 @@ static uint32_t time_of(const Lane &lane)
     return lane.warp->view[lane.warp->index] * 16 + std::min(lane.releases, 15u);
 }
 
-/* All that happened before, for the lane and by it; what it does later is not part of it. */
-static Clock snapshot(Lane &lane)
+Clock snapshot(Lane &lane)
 {
     Clock clock = lane.warp->beyond;
     if (lane.acquired) clock.join(*lane.acquired);
@@ -317,6 +316,11 @@ static Clock snapshot(Lane &lane)
     clock.lanes[lane_key(lane.home->number & 0xffff, lane.index)] = time_of(lane);
     lane.releases++;
     return clock;
+}
+
+void learn(Lane &lane, const Clock &clock)
+{
+    merge(lane.acquired, clock);
 }
 
 void fence()
@@ -494,6 +498,8 @@ void check(Lane &lane, const void *address, size_t size, bool aligned, int acces
     if (static_cast<size_t>(bytes - region) >= region_bytes) {
         if (reinterpret_cast<uintptr_t>(bytes) - reinterpret_cast<uintptr_t>(lane.fiber.stack) >= Fiber::stack_bytes)
             check_outside(lane, address, size, access, code);
+        else if (!lane.sums.empty())
+            check_registers(lane, address, size, (access & access_write) != 0, code);
         return;
     }
     const Allocation &allocation = allocations[owner(address)];
@@ -507,7 +513,7 @@ void check(Lane &lane, const void *address, size_t size, bool aligned, int acces
     if (allocation.shared)
         for (size_t word = offset / 4; word * 4 < offset + size; word++)
             if (lane.home->underway[word])
-                fault(lane, code, "%s shared memory at offset %zu before the cp.async into it was waited for",
+                fault(lane, code, "%s shared memory at offset %zu before the copy into it was waited for",
                       access & access_write ? "writes" : "reads", offset);
     if (settings.races) check_races(lane, bytes, size, access, code);
 }

@@ -83,6 +83,18 @@ void fence();
 void yield(); /* other lanes run before this one goes on */
 [[noreturn]] void trap();
 
+/* Compute capability 9.0, in the background: bulk copies, their barriers, products of warpgroups. */
+uint32_t shared_address(const void *shared); /* from where the block's begins */
+void mbarrier_init(uint64_t *shared, uint32_t arrivals);
+void mbarrier_arrive(uint64_t *shared, uint32_t bytes);
+void mbarrier_wait(uint64_t *shared, uint32_t parity);
+void fence_async();
+void bulk_copy(void *shared, const void *global, uint32_t bytes, uint64_t *mbarrier);
+void wgmma_fence();
+void wgmma(float *d, int n, const uint32_t *a, uint64_t b, Element element);
+void wgmma_commit();
+void wgmma_wait(int groups);
+
 enum Order { relaxed, acquire, release, acquire_release };
 
 /* Holds while one atomic operation on '*address' is made. */

@@ -554,9 +554,9 @@ static void test_careless_copies_are_found()
     launch(shape(1, 64, 256), copy_carelessly, in.device, out.device, 0);
     CHECK_FAULT("shared memory");
     launch(shape(1, 64, 256), copy_carelessly, in.device, out.device, 1);
-    CHECK_FAULT("before the cp.async into it was waited for");
+    CHECK_FAULT("before the copy into it was waited for");
     launch(shape(1, 64, 256), copy_carelessly, in.device, out.device, 2);
-    CHECK_FAULT("before the cp.async into it was waited for");
+    CHECK_FAULT("before the copy into it was waited for");
     launch(shape(1, 64, 256), copy_carelessly, in.device, out.device, 3);
     CHECK_FAULT("shared memory");
 }

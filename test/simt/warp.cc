@@ -161,7 +161,7 @@ struct ProductCall {
     const uint32_t *a, *b;
 };
 
-static float decode(uint32_t bits, Element element)
+float decode(uint32_t bits, Element element)
 {
     if (element == element_bf16) return simt::bits<float>(bits << 16);
     static const std::vector<float> table = [] {
