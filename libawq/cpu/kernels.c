@@ -20,7 +20,18 @@ static const struct awqi_gemv *const gemv_table[] = {
 #endif
 };
 
-enum { KERNELS = sizeof table / sizeof *table, GEMVS = sizeof gemv_table / sizeof *gemv_table };
+static const struct awqi_gemm *const gemm_table[] = {
+#if defined(__x86_64__)
+    &awqi_gemm_avx512,
+    &awqi_gemm_avx512_split,
+    &awqi_gemm_avx512_bf16,
+    &awqi_gemm_avx512_vnni,
+#endif
+    NULL, /* an empty array is no C */
+};
+
+enum { KERNELS = sizeof table / sizeof *table, GEMVS = sizeof gemv_table / sizeof *gemv_table,
+       GEMMS = sizeof gemm_table / sizeof *gemm_table - 1 };
 
 const struct awqi_cpu_kernels *awqi_cpu_kernels_at(size_t index)
 {
@@ -30,6 +41,11 @@ const struct awqi_cpu_kernels *awqi_cpu_kernels_at(size_t index)
 const struct awqi_gemv *awqi_gemv_at(size_t index)
 {
     return index < GEMVS ? gemv_table[index] : NULL;
+}
+
+const struct awqi_gemm *awqi_gemm_at(size_t index)
+{
+    return index < GEMMS ? gemm_table[index] : NULL;
 }
 
 const struct awqi_cpu_kernels *awqi_cpu_kernels_for(uint32_t features)
@@ -46,5 +62,14 @@ const struct awqi_gemv *awqi_gemv_for(uint32_t features, int32_t activation)
     for (size_t i = 1; i < GEMVS; i++)
         if ((gemv_table[i]->features & ~features) == 0 && gemv_table[i]->activations >> activation & 1)
             best = gemv_table[i];
+    return best;
+}
+
+const struct awqi_gemm *awqi_gemm_for(uint32_t features, int32_t activation)
+{
+    const struct awqi_gemm *best = NULL;
+    for (size_t i = 0; i < GEMMS; i++)
+        if ((gemm_table[i]->features & ~features) == 0 && gemm_table[i]->activations >> activation & 1)
+            best = gemm_table[i];
     return best;
 }

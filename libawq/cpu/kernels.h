@@ -100,17 +100,36 @@ typedef void awqi_gemv_block(const struct awqi_stream *w, const uint32_t *block,
 void awqi_run_blocks(const struct awqi_stream *w, int64_t panel, const unsigned char *rows, int64_t row_bytes,
                      int64_t count, awqi_gemv_block *const functions[4], float *out);
 
+/* A way to multiply many rows by a stream, in strips of 'least' to 'most' rows, which are brought into a form of the
+ * kernel's own first, once for all panels. */
+struct awqi_gemm {
+    const char *name;
+    uint32_t features, activations; /* as above */
+    int64_t least, most;
+    int64_t (*row_bytes)(const struct awqi_stream *w); /* of a strip, for each row */
+    /* Put a row in stream order, zeros where groups are filled up, into a strip of 'rows' rows as its row 'row'. */
+    void (*prepare)(const struct awqi_stream *w, const float *x, int64_t row, int64_t rows, void *strip);
+    /* out[rows][PANEL] = a strip times the panel */
+    void (*run)(const struct awqi_stream *w, int64_t panel, const void *strip, int64_t rows, float *out);
+};
+
+extern const struct awqi_gemm awqi_gemm_avx512, awqi_gemm_avx512_bf16, awqi_gemm_avx512_split, awqi_gemm_avx512_vnni;
+
 /* ---- kernels.c */
 
 /* Entry 'index' of the table, in ascending order; NULL past its end. */
 const struct awqi_cpu_kernels *awqi_cpu_kernels_at(size_t index);
 const struct awqi_gemv *awqi_gemv_at(size_t index);
+const struct awqi_gemm *awqi_gemm_at(size_t index);
 
 /* The best kernels for a set of features. */
 const struct awqi_cpu_kernels *awqi_cpu_kernels_for(uint32_t features);
 
 /* The best for a mode of activations, which must not be DEFAULT. */
 const struct awqi_gemv *awqi_gemv_for(uint32_t features, int32_t activation);
+
+/* The same, or NULL when weights are to be unpacked for awqi_gemm_panel. */
+const struct awqi_gemm *awqi_gemm_for(uint32_t features, int32_t activation);
 
 /* ---- stream.c, panels.c */
 

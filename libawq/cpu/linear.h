@@ -19,6 +19,18 @@ struct awqi_cpu_linear {
     awq_kernel_request request; /* all but the rows */
 };
 
+/* Floats of a row as it is loaded: its own, and room for groups filled up. */
+int64_t awqi_linear_row_floats(const struct awqi_cpu_linear *linear);
+
+/* ---- linear_gemm.c */
+
+enum { AWQI_GEMM_PASS = 512 }; /* rows of x that are held at a time, which bounds the workspace */
+
+/* Rows first .. first + rows - 1 of a job, at most a pass of them, by a quantised weight. */
+void awqi_linear_gemm(awq_context *context, const struct awqi_cpu_linear *linear, const struct awqi_linear_job *job,
+                      const struct awqi_gemm *gemm, int64_t first, int64_t rows);
+uint64_t awqi_linear_gemm_workspace(const struct awqi_cpu_linear *linear, const struct awqi_gemm *gemm, int64_t rows);
+
 /* ---- linear_rows.c */
 
 /* Row 'row' of x as the product wants it, in single precision: normalised, divided by the input scale.  Element j goes

@@ -8,6 +8,7 @@ struct pass {
     const struct awqi_linear_job *job;
     const struct awqi_cpu_kernels *kernels;
     const struct awqi_gemv *gemv;
+    const struct awqi_gemm *gemm;
     float *x;            /* the workspace: rows in single precision, */
     unsigned char *rows_as_taken; /* and in the form of the kernel */
     int64_t row_floats, row_bytes;
@@ -15,15 +16,15 @@ struct pass {
     int64_t panels_per_task;
 };
 
-static int64_t pass_rows(int32_t kernel)
+static int64_t pass_rows(int32_t kernel, const struct awqi_gemm *gemm)
 {
-    return kernel == AWQ_KERNEL_GEMM ? AWQI_PASS_ROWS : AWQI_GEMV_ROWS;
+    if (kernel != AWQ_KERNEL_GEMM) return AWQI_GEMV_ROWS;
+    return gemm != NULL ? AWQI_GEMM_PASS : AWQI_PASS_ROWS;
 }
 
 /* ---- few rows: every task sweeps some panels once for all rows */
 
-/* Floats of a row as it is loaded: its own, and room for groups filled up. */
-static int64_t loaded_floats(const struct awqi_cpu_linear *linear)
+int64_t awqi_linear_row_floats(const struct awqi_cpu_linear *linear)
 {
     return linear->dense ? linear->k : awqi_ceil_div(awqi_stream_inputs(&linear->stream), 16) * 16;
 }
@@ -56,7 +57,7 @@ static void gemv_task(void *user_data, int64_t index)
 static void run_gemv(awq_context *context, struct pass *pass)
 {
     const struct awqi_cpu_linear *linear = pass->linear;
-    pass->row_floats = loaded_floats(linear);
+    pass->row_floats = awqi_linear_row_floats(linear);
     pass->row_bytes = linear->dense ? 0 : pass->gemv->row_bytes(&linear->stream);
     pass->rows_as_taken = (unsigned char *)(pass->x + pass->rows * pass->row_floats);
     awqi_parallel_for(context, pass->rows, gemv_input_task, pass);
@@ -111,6 +112,10 @@ static void gemm_task(void *user_data, int64_t index)
 
 static void run_gemm(awq_context *context, struct pass *pass)
 {
+    if (pass->gemm != NULL) {
+        awqi_linear_gemm(context, pass->linear, pass->job, pass->gemm, pass->first, pass->rows);
+        return;
+    }
     awqi_parallel_for(context, awqi_ceil_div(pass->rows, AWQI_STRIP), strip_task, pass);
     int64_t blocks = awqi_ceil_div(pass->rows, AWQI_TASK_ROWS);
     awqi_parallel_for(context, blocks * pass->linear->columns.panels, gemm_task, pass);
@@ -128,10 +133,11 @@ awq_status awqi_cpu_linear_run(void *device, const void *prepared, const struct 
         .job = job,
         .kernels = reference ? &awqi_cpu_kernels_ref : cpu->kernels,
         .gemv = reference ? &awqi_gemv_ref : awqi_gemv_for(cpu->info.cpu_features, activation),
+        .gemm = linear->dense ? NULL : awqi_gemm_for(cpu->info.cpu_features, activation),
         .x = job->workspace,
     };
-    for (pass.first = 0; pass.first < job->rows; pass.first += pass_rows(kernel)) {
-        pass.rows = awqi_min64(pass_rows(kernel), job->rows - pass.first);
+    for (pass.first = 0; pass.first < job->rows; pass.first += pass_rows(kernel, pass.gemm)) {
+        pass.rows = awqi_min64(pass_rows(kernel, pass.gemm), job->rows - pass.first);
         if (kernel == AWQ_KERNEL_GEMM) run_gemm(cpu->context, &pass);
         else run_gemv(cpu->context, &pass);
     }
@@ -143,7 +149,7 @@ static uint64_t gemv_workspace(const struct awqi_cpu_linear *linear, int64_t row
     int64_t row_bytes = linear->dense ? 0 : awqi_gemv_ref.row_bytes(&linear->stream);
     for (size_t i = 0; !linear->dense && awqi_gemv_at(i) != NULL; i++)
         row_bytes = awqi_max64(row_bytes, awqi_gemv_at(i)->row_bytes(&linear->stream));
-    return (uint64_t)rows * ((uint64_t)loaded_floats(linear) * sizeof(float) + (uint64_t)row_bytes);
+    return (uint64_t)rows * ((uint64_t)awqi_linear_row_floats(linear) * sizeof(float) + (uint64_t)row_bytes);
 }
 
 /* Enough for whichever kernel is chosen. */
@@ -155,5 +161,9 @@ uint64_t awqi_cpu_linear_workspace(void *device, const void *prepared, int64_t m
     if (linear->kernel != AWQ_KERNEL_AUTO && linear->kernel != AWQ_KERNEL_GEMM) return bytes;
     int64_t strips = awqi_ceil_div(awqi_min64(max_rows, AWQI_PASS_ROWS), AWQI_STRIP);
     uint64_t gemm = (uint64_t)(strips * AWQI_STRIP) * (uint64_t)linear->k * sizeof(float);
+    for (size_t i = 0; !linear->dense && awqi_gemm_at(i) != NULL; i++) {
+        const uint64_t stream = awqi_linear_gemm_workspace(linear, awqi_gemm_at(i), max_rows);
+        if (stream > gemm) gemm = stream;
+    }
     return bytes > gemm ? bytes : gemm;
 }
