@@ -75,6 +75,8 @@ static bool guarded_close(struct guarded *guarded)
 
 /* ---- a weight and rows of x */
 
+enum { ROWS = AWQI_STRIP_ROWS > AWQI_GEMV_ROWS ? AWQI_STRIP_ROWS : AWQI_GEMV_ROWS };
+
 enum kind { UNIFORM, GAUSSIAN, OUTLIERS, ZEROS, POSITIVE, HUGE_NUMBERS, TINY, ALTERNATING, KINDS };
 static const char *const kind_names[] = {"uniform",  "gaussian", "outliers", "zeros",
                                          "positive", "huge",     "tiny",     "alternating"};
@@ -87,7 +89,7 @@ struct problem {
     uint64_t seed;
     uint8_t *codes, *zeros;
     float *scales;
-    float *x; /* [GEMV_ROWS][k] */
+    float *x; /* [ROWS][k] */
     struct awqi_stream stream;
 };
 
@@ -142,9 +144,9 @@ static void problem_open(awq_context *context, struct problem *p)
     p->codes = array(p->n * p->k, 1);
     p->zeros = array(p->n * p->groups, 1);
     p->scales = array(p->n * p->groups, sizeof(float));
-    p->x = array(AWQI_GEMV_ROWS * p->k, sizeof(float));
+    p->x = array(ROWS * p->k, sizeof(float));
     draw_weight(p);
-    for (int64_t i = 0; i < AWQI_GEMV_ROWS * p->k; i++) p->x[i] = draw_input(p->kind, i % p->k);
+    for (int64_t i = 0; i < ROWS * p->k; i++) p->x[i] = draw_input(p->kind, i % p->k);
     awq_weight *weight = make_weight(context, p);
     if (awqi_stream_create(context, weight, p->paired, &p->stream) != AWQ_OK) abort();
     awq_weight_destroy(weight);
@@ -208,14 +210,22 @@ static double expect(const struct problem *p, int32_t activation, int64_t row, i
 
 /* ---- one kernel at one problem */
 
+/* One of the two. */
+struct subject {
+    const char *name;
+    uint32_t features, activations;
+    const struct awqi_gemv *gemv;
+    const struct awqi_gemm *gemm;
+};
+
 struct report {
     int64_t checked, failed;
     double error, bound; /* sums of squares */
 };
 
-static void describe(const struct awqi_gemv *gemv, const struct problem *p, int64_t rows)
+static void describe(const struct subject *subject, const struct problem *p, int64_t rows)
 {
-    printf("  %s: seed %llu, [%lld][%lld] %d bits in groups of %lld, scales %s, %s, %s, %lld rows: ", gemv->name,
+    printf("  %s: seed %llu, [%lld][%lld] %d bits in groups of %lld, scales %s, %s, %s, %lld rows: ", subject->name,
            (unsigned long long)p->seed, (long long)p->n, (long long)p->k, p->bits, (long long)p->group_size,
            awq_dtype_name(p->scale_dtype), p->paired ? "paired" : "plain", kind_names[p->kind], (long long)rows);
 }
@@ -227,30 +237,69 @@ static int32_t tightest(uint32_t activations)
     return mode;
 }
 
-/* The rows as the kernel takes them, each prepared between margins of its own. */
-static bool prepare_rows(const struct awqi_gemv *gemv, const struct problem *p, int64_t rows, unsigned char *prepared)
+/* A strip has at least so many. */
+static int64_t rows_taken(const struct subject *subject, int64_t rows)
+{
+    return subject->gemm != NULL ? awqi_max64(rows, subject->gemm->least) : rows;
+}
+
+static int64_t prepared_bytes(const struct subject *subject, const struct awqi_stream *w, int64_t rows)
+{
+    const int64_t bytes = subject->gemm != NULL ? subject->gemm->row_bytes(w) : subject->gemv->row_bytes(w);
+    return rows_taken(subject, rows) * bytes;
+}
+
+static void run_panel(const struct subject *subject, const struct awqi_stream *w, int64_t panel, const void *prepared,
+                      int64_t rows, float *out)
+{
+    if (subject->gemm != NULL) subject->gemm->run(w, panel, prepared, rows_taken(subject, rows), out);
+    else subject->gemv->run(w, panel, prepared, rows, out);
+}
+
+/* Fill 'x', with room for a row in stream order, with a row of the problem. */
+static void load_row(const struct problem *p, int64_t row, float *x)
+{
+    memcpy(x, p->x + row * p->k, (size_t)p->k * sizeof *x);
+    awqi_stream_order(&p->stream, x);
+}
+
+static bool prepare_strip(const struct subject *subject, const struct problem *p, int64_t rows, float *x, void *prepared)
+{
+    struct guarded strip;
+    const int64_t bytes = prepared_bytes(subject, &p->stream, rows), taken = rows_taken(subject, rows);
+    void *memory = guarded_open(&strip, bytes);
+    if (rows < taken) memset(memory, 0, (size_t)bytes);
+    for (int64_t i = 0; i < rows; i++) {
+        load_row(p, i, x);
+        subject->gemm->prepare(&p->stream, x, i, taken, memory);
+    }
+    memcpy(prepared, memory, (size_t)bytes);
+    return guarded_close(&strip);
+}
+
+/* The rows as the kernel takes them, prepared between margins: each, or a strip of them. */
+static bool prepare_rows(const struct subject *subject, const struct problem *p, int64_t rows, unsigned char *prepared)
 {
     const struct awqi_stream *w = &p->stream;
-    const int64_t bytes = gemv->row_bytes(w);
     float *x = array(awqi_stream_inputs(w) + 16, sizeof *x);
-    bool intact = bytes % 64 == 0;
-    for (int64_t i = 0; i < rows; i++) {
+    bool intact = subject->gemm == NULL || prepare_strip(subject, p, rows, x, prepared);
+    for (int64_t i = 0; subject->gemm == NULL && i < rows; i++) {
         struct guarded row;
-        memcpy(x, p->x + i * p->k, (size_t)p->k * sizeof *x);
-        awqi_stream_order(w, x);
+        const int64_t bytes = prepared_bytes(subject, w, 1);
         void *memory = guarded_open(&row, bytes);
-        gemv->prepare(w, x, memory);
+        load_row(p, i, x);
+        subject->gemv->prepare(w, x, memory);
         memcpy(prepared + i * bytes, memory, (size_t)bytes);
-        intact &= guarded_close(&row);
+        intact &= guarded_close(&row) && bytes % 64 == 0;
     }
     free(x);
     return intact;
 }
 
-static void compare(const struct awqi_gemv *gemv, const struct problem *p, int64_t panel, int64_t rows, const float *out,
+static void compare(const struct subject *subject, const struct problem *p, int64_t panel, int64_t rows, const float *out,
                     struct report *report)
 {
-    const int32_t activation = tightest(gemv->activations);
+    const int32_t activation = tightest(subject->activations);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < AWQI_PANEL; j++) {
             double allowed, expected = expect(p, activation, i, awqi_column_row(&p->stream.columns, panel, j), &allowed);
@@ -262,26 +311,26 @@ static void compare(const struct awqi_gemv *gemv, const struct problem *p, int64
                 continue;
             }
             if (report->failed++ > 4) continue;
-            describe(gemv, p, rows);
+            describe(subject, p, rows);
             printf("panel %lld, row %lld, column %lld is %g, not %g; %g off where %g is allowed\n", (long long)panel,
                    (long long)i, (long long)j, (double)out[i * AWQI_PANEL + j], expected, error, allowed);
         }
 }
 
-static void check_rows(const struct awqi_gemv *gemv, const struct problem *p, int64_t rows, struct report *report)
+static void check_rows(const struct subject *subject, const struct problem *p, int64_t rows, struct report *report)
 {
     const struct awqi_stream *w = &p->stream;
-    unsigned char *prepared = array(rows * gemv->row_bytes(w), 1);
-    bool intact = prepare_rows(gemv, p, rows, prepared);
+    unsigned char *prepared = array(prepared_bytes(subject, w, rows), 1);
+    bool intact = prepare_rows(subject, p, rows, prepared);
     for (int64_t panel = 0; panel < w->columns.panels; panel++) {
         struct guarded guarded;
-        float *out = guarded_open(&guarded, rows * AWQI_PANEL * (int64_t)sizeof *out);
-        gemv->run(w, panel, prepared, rows, out);
-        compare(gemv, p, panel, rows, out, report);
+        float *out = guarded_open(&guarded, rows_taken(subject, rows) * AWQI_PANEL * (int64_t)sizeof *out);
+        run_panel(subject, w, panel, prepared, rows, out);
+        compare(subject, p, panel, rows, out, report);
         intact &= guarded_close(&guarded);
     }
     if (!intact) {
-        describe(gemv, p, rows);
+        describe(subject, p, rows);
         printf("a margin was written\n");
         report->failed++;
     }
@@ -305,45 +354,46 @@ static void draw_problem(struct problem *p)
 }
 
 /* A NaN or an infinity leaves no finite number in its row, and every other row alone. */
-static void check_non_finite(awq_context *context, const struct awqi_gemv *gemv, struct report *report)
+static void check_non_finite(awq_context *context, const struct subject *subject, struct report *report)
 {
     struct problem p = {.n = 32, .k = 200, .group_size = 64, .bits = 4, .scale_dtype = AWQ_F16, .kind = GAUSSIAN};
     problem_open(context, &p);
-    unsigned char *prepared = array(3 * gemv->row_bytes(&p.stream), 1);
-    float before[3 * AWQI_PANEL], after[3 * AWQI_PANEL];
-    prepare_rows(gemv, &p, 3, prepared);
-    gemv->run(&p.stream, 0, prepared, 3, before);
+    unsigned char *prepared = array(prepared_bytes(subject, &p.stream, 3), 1);
+    float before[ROWS * AWQI_PANEL], after[ROWS * AWQI_PANEL];
+    prepare_rows(subject, &p, 3, prepared);
+    run_panel(subject, &p.stream, 0, prepared, 3, before);
     p.x[p.k + 70] = NAN;
     p.x[2 * p.k + 199] = -INFINITY;
-    prepare_rows(gemv, &p, 3, prepared);
-    gemv->run(&p.stream, 0, prepared, 3, after);
+    prepare_rows(subject, &p, 3, prepared);
+    run_panel(subject, &p.stream, 0, prepared, 3, after);
     for (int j = 0; j < 3 * AWQI_PANEL; j++) {
         bool right = j < AWQI_PANEL ? after[j] == before[j] : !isfinite(after[j]);
         report->checked++;
         if (right || report->failed++ > 4) continue;
-        printf("  %s: row %d with %s: column %d is %g\n", gemv->name, j / AWQI_PANEL,
+        printf("  %s: row %d with %s: column %d is %g\n", subject->name, j / AWQI_PANEL,
                j < AWQI_PANEL ? "numbers" : "a NaN or an infinity", j % AWQI_PANEL, (double)after[j]);
     }
     free(prepared);
     problem_close(context, &p);
 }
 
-static bool check_gemv(awq_context *context, const struct awqi_gemv *gemv, uint64_t first_seed, int problems)
+static bool check_subject(awq_context *context, const struct subject *subject, uint64_t first_seed, int problems)
 {
     struct report report = {0};
+    const uint32_t most = subject->gemm != NULL ? (uint32_t)subject->gemm->most : AWQI_GEMV_ROWS;
     seed = first_seed;
     for (int i = 0; i < problems; i++) {
         struct problem p = {.kind = (enum kind)(i % KINDS)};
         draw_problem(&p);
         problem_open(context, &p);
-        check_rows(gemv, &p, 1 + draw(AWQI_GEMV_ROWS), &report);
+        check_rows(subject, &p, 1 + draw(most), &report);
         problem_close(context, &p);
     }
-    check_non_finite(context, gemv, &report);
+    check_non_finite(context, subject, &report);
     /* Errors that are there but smaller than the bound would add up if they had one sign or were not what rounding is. */
     const double share = report.bound > 0.0 ? sqrt(report.error / report.bound) : 0.0;
     const bool passed = report.failed == 0 && share < 0.5;
-    printf("%-20s %s: %lld numbers, errors %.3f of their bounds in the mean\n", gemv->name, passed ? "agrees" : "FAILED",
+    printf("%-20s %s: %lld numbers, errors %.3f of their bounds in the mean\n", subject->name, passed ? "agrees" : "FAILED",
            (long long)report.checked, share);
     return passed;
 }
@@ -357,6 +407,8 @@ static bool check_choices(void)
         for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
             const struct awqi_gemv *gemv = awqi_gemv_for(features, modes[i]);
             right &= (gemv->features & ~features) == 0 && (gemv->activations >> modes[i] & 1);
+            const struct awqi_gemm *gemm = awqi_gemm_for(features, modes[i]);
+            right &= gemm == NULL || ((gemm->features & ~features) == 0 && (gemm->activations >> modes[i] & 1));
         }
     if (!right) printf("a kernel was chosen that the features or the mode do not allow\n");
     return right;
@@ -371,9 +423,10 @@ static const int64_t BENCH_BYTES = 150000000;
 struct bench {
     awq_context *context;
     struct awqi_stream stream;
-    const struct awqi_gemv *gemv;
+    const struct awqi_gemv *gemv; /* one of the two */
+    const struct awqi_gemm *gemm;
     unsigned char *prepared;
-    float *x;
+    float *x; /* [ROWS][k] */
     int64_t rows, chunk; /* panels per task */
     uint64_t sink;
 };
@@ -397,8 +450,8 @@ static void bench_open(struct bench *bench, int32_t bits)
             uint16_t *header = (uint16_t *)(w->words + block * w->shape.block_words + group * w->shape.group_words);
             for (int i = 0; i < 16; i++) header[i] = 0x2000, header[16 + i] = 8;
         }
-    bench->x = array(AWQI_GEMV_ROWS * w->k, sizeof(float));
-    for (int64_t i = 0; i < AWQI_GEMV_ROWS * w->k; i++) bench->x[i] = draw_gaussian();
+    bench->x = array(ROWS * w->k, sizeof(float));
+    for (int64_t i = 0; i < ROWS * w->k; i++) bench->x[i] = draw_gaussian();
     bench->chunk = awqi_max64(1, CHUNK_BYTES / panel_bytes);
 }
 
@@ -522,7 +575,139 @@ static void bench_gemv(const struct awqi_gemv *gemv, int32_t bits)
     }
 }
 
+/* ---- bench of a strip: as a share of a loop that only multiplies */
+
+#if defined(__x86_64__)
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* Functions of the number of turns that return how many operations they did. */
+#define PEAK(name, features, type, operations, next)                                                                   \
+    __attribute__((target(features))) static double name(int64_t turns)                                                \
+    {                                                                                                                  \
+        type sums[12] = {{0}};                                                                                         \
+        UNROLL                                                                                                         \
+        for (int i = 0; i < 12; i++) __asm__("" : "+v"(sums[i])); /* any numbers, for all that the compiler knows */   \
+        for (int64_t turn = 0; turn < turns; turn++) {                                                                 \
+            UNROLL                                                                                                     \
+            for (int i = 0; i < 12; i++) sums[i] = next(sums[i]);                                                      \
+        }                                                                                                              \
+        UNROLL                                                                                                         \
+        for (int i = 0; i < 12; i++) __asm__ volatile("" ::"v"(sums[i]));                                              \
+        return 12.0 * (operations) * (double)turns;                                                                    \
+    }
+
+typedef float floats __attribute__((vector_size(64)));
+typedef int32_t ints __attribute__((vector_size(64)));
+#define MULTIPLY(sum) (floats)_mm512_fmadd_ps(_mm512_set1_ps(1.5f), _mm512_set1_ps(0.5f), (__m512)(sum))
+#define MULTIPLY_PAIRS(sum)                                                                                            \
+    (floats)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_epi32(0x3f803f80),                                   \
+                             (__m512bh)_mm512_set1_epi32(0x3f003f00))
+#define MULTIPLY_FOURS(sum)                                                                                            \
+    (ints)_mm512_dpbusd_epi32((__m512i)(sum), _mm512_set1_epi32(0x01020304), _mm512_set1_epi32(0x04030201))
+PEAK(peak_f32, "avx512f", floats, 32, MULTIPLY)
+PEAK(peak_bf16, "avx512f,avx512bf16", floats, 64, MULTIPLY_PAIRS)
+PEAK(peak_int8, "avx512f,avx512vnni", ints, 128, MULTIPLY_FOURS)
+
+static double count_operations(const struct awqi_gemm *gemm, int64_t turns)
+{
+    if (gemm->features & AWQ_CPU_AVX512_BF16) return peak_bf16(turns);
+    return gemm->features & AWQ_CPU_AVX512_VNNI ? peak_int8(turns) : peak_f32(turns);
+}
+#else
+/* The tables of other architectures have no kernels for strips. */
+static double count_operations(const struct awqi_gemm *gemm, int64_t turns)
+{
+    (void)gemm;
+    return (double)turns;
+}
+#endif
+
+enum { PEAK_TURNS = 40000 };
+
+static void multiply_task(void *user_data, int64_t index)
+{
+    const struct bench *bench = user_data;
+    (void)index;
+    (void)count_operations(bench->gemm, PEAK_TURNS);
+}
+
+static void strip_task(void *user_data, int64_t panel)
+{
+    const struct bench *bench = user_data;
+    float out[AWQI_STRIP_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
+    bench->gemm->run(&bench->stream, panel, bench->prepared, bench->rows, out);
+}
+
+static void bench_strip(struct bench *bench, int64_t rows, int32_t bits)
+{
+    enum { TASKS = 64 };
+    const struct awqi_stream *w = &bench->stream;
+    double peaks[BENCH_RUNS], runs[BENCH_RUNS], prepares[BENCH_RUNS];
+    bench->rows = rows;
+    bench->prepared = array(rows * bench->gemm->row_bytes(w), 1);
+    for (int i = 0; i < BENCH_RUNS; i++) {
+        double begin = seconds();
+        for (int64_t r = 0; r < rows; r++) bench->gemm->prepare(w, bench->x + r * w->k, r, rows, bench->prepared);
+        prepares[i] = (seconds() - begin) / (double)rows;
+        begin = seconds();
+        awqi_parallel_for(bench->context, TASKS, multiply_task, bench);
+        const double multiplying = seconds() - begin;
+        peaks[i] = TASKS * count_operations(bench->gemm, PEAK_TURNS) / multiplying;
+        begin = seconds();
+        awqi_parallel_for(bench->context, w->columns.panels, strip_task, bench);
+        runs[i] = 2.0 * (double)(rows * w->columns.n * w->k) / (seconds() - begin);
+    }
+    free(bench->prepared);
+    const double run = median(runs, BENCH_RUNS), peak = median(peaks, BENCH_RUNS);
+    printf("%-20s %d bits %2lld rows  %d threads  %7.1f Gop/s of %7.1f  %5.3f   a row %5.2f us\n", bench->gemm->name,
+           bits, (long long)rows, awqi_context_threads(bench->context), 1e-9 * run, 1e-9 * peak, run / peak,
+           1e6 * median(prepares, BENCH_RUNS));
+    fflush(stdout);
+}
+
+static void bench_gemm(const struct awqi_gemm *gemm, int32_t bits)
+{
+    for (int32_t threads = 1; threads <= awqi_usable_processors() && threads <= 8; threads *= 2) {
+        awq_context_options options;
+        awq_struct_init(&options, sizeof options);
+        options.threads = threads;
+        struct bench bench = {.gemm = gemm};
+        if (awq_context_create(&options, &bench.context) != AWQ_OK) abort();
+        bench_open(&bench, bits);
+        for (int64_t rows = gemm->least; rows <= gemm->most; rows += (gemm->most - gemm->least) / 2)
+            bench_strip(&bench, rows, bits);
+        bench_close(&bench);
+        awq_context_destroy(bench.context);
+    }
+}
+
 /* ---- */
+
+static struct subject subject_at(size_t index)
+{
+    size_t gemvs = 0;
+    while (awqi_gemv_at(gemvs) != NULL) gemvs++;
+    struct subject subject = {0};
+    if (index < gemvs) {
+        const struct awqi_gemv *gemv = awqi_gemv_at(index);
+        subject = (struct subject){gemv->name, gemv->features, gemv->activations, gemv, NULL};
+    } else if (awqi_gemm_at(index - gemvs) != NULL) {
+        const struct awqi_gemm *gemm = awqi_gemm_at(index - gemvs);
+        subject = (struct subject){gemm->name, gemm->features, gemm->activations, NULL, gemm};
+    }
+    return subject;
+}
+
+static void bench_subject(const struct subject *subject)
+{
+    for (int32_t bits = 4; bits <= 8; bits += 4)
+        if (subject->gemm != NULL) bench_gemm(subject->gemm, bits);
+        else bench_gemv(subject->gemv, bits);
+}
 
 int main(int argc, char **argv)
 {
@@ -539,18 +724,17 @@ int main(int argc, char **argv)
     int passed = 0, failed = 0, skipped = 0;
     if (!bench && check_choices()) passed++;
     else if (!bench) failed++;
-    for (size_t i = 0; awqi_gemv_at(i) != NULL; i++) {
-        const struct awqi_gemv *gemv = awqi_gemv_at(i);
-        if (strstr(gemv->name, only) == NULL) continue;
-        if (gemv->features & ~features) {
-            printf("%-20s not on this processor\n", gemv->name);
+    for (size_t i = 0; subject_at(i).name != NULL; i++) {
+        const struct subject subject = subject_at(i);
+        if (strstr(subject.name, only) == NULL) continue;
+        if (subject.features & ~features) {
+            printf("%-20s not on this processor\n", subject.name);
             skipped++;
-        } else if (!check_gemv(context, gemv, first_seed, bench ? PROBLEMS_BEFORE_BENCH : PROBLEMS)) {
+        } else if (!check_subject(context, &subject, first_seed, bench ? PROBLEMS_BEFORE_BENCH : PROBLEMS)) {
             failed++;
         } else {
             passed++;
-            if (bench) bench_gemv(gemv, 4);
-            if (bench) bench_gemv(gemv, 8);
+            if (bench) bench_subject(&subject);
         }
     }
     awq_context_destroy(context);

@@ -385,15 +385,17 @@ RUN(EACH_8_16, WITH_BF16, strip_one)
 RUN(EACH_8_16, WITH_BF16, strip_two)
 RUN(EACH_8_12, WITH_VNNI, strip_int8)
 
-const struct awqi_gemm awqi_gemm_avx512 = {"avx512",   AWQ_CPU_AVX512, AWQI_ACTIVATIONS_ALL, LEAST, MOST,
-                                           row_bytes_f32, prepare_f32, strip_f32_run};
-const struct awqi_gemm awqi_gemm_avx512_bf16 = {
-    "avx512-bf16", AWQ_CPU_AVX512 | AWQ_CPU_AVX512_BF16, 1u << AWQ_ACTIVATION_BF16, LEAST, MOST,
-    row_bytes_bf16, prepare_bf16, strip_one_run};
+#define FEATURES (AWQ_CPU_AVX2 | AWQ_CPU_AVX512)
+
+const struct awqi_gemm awqi_gemm_avx512 = {
+    "avx512-f32-gemm", FEATURES, AWQI_ACTIVATIONS_ALL, LEAST, MOST, row_bytes_f32, prepare_f32, strip_f32_run};
 const struct awqi_gemm awqi_gemm_avx512_split = {
-    "avx512-bf16, two terms", AWQ_CPU_AVX512 | AWQ_CPU_AVX512_BF16, 1u << AWQ_ACTIVATION_SPLIT, LEAST, MOST,
-    row_bytes_split, prepare_split, strip_two_run};
+    "avx512-split-gemm", FEATURES | AWQ_CPU_AVX512_BF16, 1u << AWQ_ACTIVATION_SPLIT, LEAST, MOST, row_bytes_split,
+    prepare_split, strip_two_run};
+const struct awqi_gemm awqi_gemm_avx512_bf16 = {
+    "avx512-bf16-gemm", FEATURES | AWQ_CPU_AVX512_BF16, 1u << AWQ_ACTIVATION_BF16, LEAST, MOST, row_bytes_bf16,
+    prepare_bf16, strip_one_run};
 const struct awqi_gemm awqi_gemm_avx512_vnni = {
-    "avx512-vnni", AWQ_CPU_AVX512 | AWQ_CPU_AVX512_VNNI, 1u << AWQ_ACTIVATION_INT8, LEAST, MOST_BYTES,
-    row_bytes_int8, prepare_int8, strip_int8_run};
+    "avx512-int8-gemm", FEATURES | AWQ_CPU_AVX512_VNNI, 1u << AWQ_ACTIVATION_INT8, LEAST, MOST_BYTES, row_bytes_int8,
+    prepare_int8, strip_int8_run};
 #endif

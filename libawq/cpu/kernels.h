@@ -17,7 +17,8 @@ enum {
     AWQI_PANEL_BLOCKS = AWQI_PANEL / AWQI_STREAM_OUTPUTS,
     AWQI_STRIP = 12,  /* rows of x per strip: 12 x 32 sums fill 24 of AVX-512's registers */
     AWQI_DEPTH = 128, /* inputs per block: a block of a panel in F32, 16 KB, stays in the first-level cache */
-    AWQI_GEMV_ROWS = 8
+    AWQI_GEMV_ROWS = 8,
+    AWQI_STRIP_ROWS = 16 /* of a strip for a stream */
 };
 
 /* Which row of W is which column of which panel. */
@@ -105,7 +106,7 @@ void awqi_run_blocks(const struct awqi_stream *w, int64_t panel, const unsigned 
 struct awqi_gemm {
     const char *name;
     uint32_t features, activations; /* as above */
-    int64_t least, most;
+    int64_t least, most; /* at most AWQI_STRIP_ROWS */
     int64_t (*row_bytes)(const struct awqi_stream *w); /* of a strip, for each row */
     /* Put a row in stream order, zeros where groups are filled up, into a strip of 'rows' rows as its row 'row'. */
     void (*prepare)(const struct awqi_stream *w, const float *x, int64_t row, int64_t rows, void *strip);

@@ -43,13 +43,12 @@ static void prepare_strip(void *user_data, int64_t index)
 
 static void multiply(void *user_data, int64_t index)
 {
-    enum { MOST = 16 };
     const struct pass *pass = user_data;
     const int64_t panels = pass->linear->columns.panels, panel = index % panels, block = index / panels;
     const int64_t bytes = strip_bytes(pass->linear, pass->gemm);
     const int64_t end = part_begin(pass->strips, pass->blocks, block + 1);
     for (int64_t strip = part_begin(pass->strips, pass->blocks, block); strip < end; strip++) {
-        float sums[MOST * AWQI_PANEL] __attribute__((aligned(64)));
+        float sums[AWQI_STRIP_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
         const int64_t begin = part_begin(pass->rows, pass->strips, strip);
         const int64_t rows = part_begin(pass->rows, pass->strips, strip + 1) - begin;
         pass->gemm->run(&pass->linear->stream, panel, pass->memory + strip * bytes,
