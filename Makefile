@@ -1,6 +1,7 @@
 # make          libawq.so, libawq.a and the host application awq
 # make check    all tests;  make demo  the whole quantise-then-infer flow on the embedded model
 # make install  PREFIX=/usr/local DESTDIR=
+# make bench-cpu, bench-gpu   speed; see docs/performance.md
 #
 # make check-full  the tests, then all of them again under sanitizers
 #
@@ -37,7 +38,7 @@ TSAN_TESTS   := $(addprefix $(BUILD)/test/test_,threads context calibration quan
 TESTS        := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c test/app_*.c))
 
 LIB_LIBS  = -ljansson -lz -ldl -lm
-APP_LIBS  = -ljansson -lpcre2-8 -lsentencepiece -lm -lstdc++
+APP_LIBS  = -ljansson -lpcre2-8 -lsentencepiece -ldl -lm -lstdc++
 
 ifeq ($(V),)
 Q   := @
@@ -121,8 +122,8 @@ check: all $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden
 
 check-full: check asan tsan
 
-# The CPU kernels, each as a share of a loop that only reads; BENCH=NAME for some of them.
-bench-cpu: $(BUILD)/test/test_cpu_kernels
+# The loops of the CPU alone, each as a share of one that only reads; BENCH=NAME for some of them.
+bench-kernels: $(BUILD)/test/test_cpu_kernels
 	@$< bench $(BENCH)
 
 check-golden: $(BUILD)/test/golden
@@ -130,6 +131,14 @@ check-golden: $(BUILD)/test/golden
 
 demo: all
 	@sh examples/demo.sh
+
+# Whole products: a table on standard output, all figures as JSON and a roofline.  BENCH adds options, such as
+# BENCH="--threads 1 --rows 1,16".
+bench-cpu: all
+	@$(BUILD)/awq bench --json $(BUILD)/bench-cpu.json --svg $(BUILD)/bench-cpu.svg $(BENCH)
+
+bench-gpu: all
+	@$(BUILD)/awq bench --device cuda --json $(BUILD)/bench-gpu.json --svg $(BUILD)/bench-gpu.svg $(BENCH)
 
 # The whole suite under the address and undefined-behaviour sanitizers, in a build of its own.
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -201,6 +210,6 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-full check-golden bench-cpu demo asan tsan tsan-check clean install install-headers install-static \
-    install-shared install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
+.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-gpu demo asan tsan tsan-check clean install \
+    install-headers install-static install-shared install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
 .DELETE_ON_ERROR:

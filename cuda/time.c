@@ -48,8 +48,8 @@ static awq_status capture(awq_work_callback work, void *user_data, struct timing
     return awqi_cuda_check(cudaGraphInstantiate(&timing->executable, timing->graph, 0), "making a graph of work");
 }
 
-/* All is enqueued before anything is waited for: while the unmeasured replay runs the host gets ahead of the device, and
- * what it needs to launch the others is hidden. */
+/* All is enqueued before anything is waited for: while the unmeasured replay runs the host gets ahead of the device,
+ * and what it needs to launch the others is hidden. */
 static awq_status replay(const struct timing *timing, int64_t runs, double *seconds)
 {
     cudaError_t error = cudaGraphLaunch(timing->executable, timing->stream);

@@ -30,7 +30,7 @@ expect 2 "there is no command 'quantise'" quantise
 for command in $("$awq" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
     expect 0 "Usage: awq $command " "$command" --help
     expect 2 "Try 'awq $command --help'" "$command" --nonsense
-    expect 2 "is missing" "$command"
+    if "$awq" "$command" --help | grep -q "^Arguments:"; then expect 2 "is missing" "$command"; fi
     "$awq" "$command" --help | awk 'length > 120 { exit 1 }' || fail "awq $command --help: lines longer than 120"
 done
 

@@ -13,5 +13,6 @@ extern const struct cli_command outliers_command;
 extern const struct cli_command convert_command;
 extern const struct cli_command preflight_command;
 extern const struct cli_command gguf_command;
+extern const struct cli_command bench_command;
 
 #endif

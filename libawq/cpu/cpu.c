@@ -42,6 +42,23 @@ static uint64_t system_value(int name)
     return value > 0 ? (uint64_t)value : 0;
 }
 
+/* What Linux says first: glibc multiplies the size by the number of sharing cores on some virtual machines. */
+static uint64_t last_level_cache_bytes(void)
+{
+    unsigned long long kilobytes = 0;
+    FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
+    if (file != NULL) {
+        if (fscanf(file, "%lluK", &kilobytes) != 1) kilobytes = 0;
+        fclose(file);
+    }
+    if (kilobytes != 0) return (uint64_t)kilobytes << 10;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    return system_value(_SC_LEVEL3_CACHE_SIZE);
+#else
+    return 0;
+#endif
+}
+
 static awq_status cpu_open(awq_context *context, int32_t device_id, void **device)
 {
     if (device_id != 0) return awqi_fail(AWQ_ERROR_NO_DEVICE, "cpu: device_id %d; there is only device 0", device_id);
@@ -57,9 +74,7 @@ static awq_status cpu_open(awq_context *context, int32_t device_id, void **devic
     cpu->info.compute_units = awqi_context_threads(context);
     cpu->info.cpu_features = features;
     cpu->info.memory_bytes = system_value(_SC_PHYS_PAGES) * system_value(_SC_PAGESIZE);
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    cpu->info.last_level_cache_bytes = system_value(_SC_LEVEL3_CACHE_SIZE);
-#endif
+    cpu->info.last_level_cache_bytes = last_level_cache_bytes();
     processor_name(cpu->info.name, sizeof cpu->info.name);
     *device = cpu;
     return AWQ_OK;
