@@ -2,9 +2,7 @@
  *
  * Every number is the sum over rows in the order of the rows; threads divide the channels, so how many of them there
  * are changes nothing. */
-#include "cpu.h"
-
-#include <math.h>
+#include "statistics.h"
 
 enum {
     CHANNEL_BLOCK = 128, /* channels of one task: their five sums stay in the first-level cache */
@@ -16,6 +14,7 @@ struct accumulation {
     const awq_tensor *x;
     const float *weights;
     int64_t rows, channels;
+    const struct awqi_statistics_kernels *kernels;
     struct awqi_channel_sums *sums;
     double *gram;
 };
@@ -35,31 +34,19 @@ static double row_weight(const struct accumulation *job, int64_t row)
 
 /* ---- sums of channels */
 
-/* |x| and x^2 are exact in double, and each is rounded at most once when it is weighted. */
-static void add_row(const float *restrict x, double weight, int64_t count, double *restrict abs_high,
-                    double *restrict abs_low, double *restrict square_high, double *restrict square_low,
-                    double *restrict max_abs)
-{
-    for (int64_t i = 0; i < count; i++) {
-        double magnitude = fabs((double)x[i]);
-        awqi_add_two_double(&abs_high[i], &abs_low[i], weight * magnitude);
-        awqi_add_two_double(&square_high[i], &square_low[i], weight * (magnitude * magnitude));
-        max_abs[i] = magnitude > max_abs[i] ? magnitude : max_abs[i];
-    }
-}
-
 static void accumulate_block(void *user_data, int64_t block)
 {
     const struct accumulation *job = user_data;
-    const struct awqi_channel_sums *sums = job->sums;
     float x[CHANNEL_BLOCK];
     int64_t first = block * CHANNEL_BLOCK, count = awqi_min64(CHANNEL_BLOCK, job->channels - first);
+    const struct awqi_channel_sums sums = {job->sums->abs_high + first, job->sums->abs_low + first,
+                                           job->sums->square_high + first, job->sums->square_low + first,
+                                           job->sums->max_abs + first};
     for (int64_t row = 0; row < job->rows; row++) {
         double weight = row_weight(job, row);
         if (weight == 0.0) continue;
         awqi_load_columns(job->x, row, first, x, count);
-        add_row(x, weight, count, sums->abs_high + first, sums->abs_low + first, sums->square_high + first,
-                sums->square_low + first, sums->max_abs + first);
+        job->kernels->add_row(x, weight, count, &sums);
     }
 }
 
@@ -68,6 +55,7 @@ awq_status awqi_cpu_accumulate(void *device, const awq_tensor *x, const float *w
     const struct awqi_cpu_device *cpu = device;
     struct accumulation job = describe(x, weights);
     job.sums = sums;
+    job.kernels = awqi_statistics_for(cpu->info.cpu_features);
     awqi_parallel_for(cpu->context, awqi_ceil_div(job.channels, CHANNEL_BLOCK), accumulate_block, &job);
     return AWQ_OK;
 }

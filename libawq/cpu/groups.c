@@ -1,15 +1,13 @@
 /* What the searches ask about groups of a weight: their largest element, its columns' shares of it, and the squared
  * errors that quantising them makes. */
-#include "cpu.h"
+#include "statistics.h"
 
 #include <math.h>
 
 enum {
     BLOCK = 256, /* inputs converted at once, on the stack */
-    LANES = 16   /* outputs of a tile, side by side, so that the inner loop of a product runs over them */
+    LANES = AWQI_TILE_OUTPUTS
 };
-
-typedef float quad __attribute__((vector_size(16), may_alias));
 
 /* ---- the largest of each group */
 
@@ -84,32 +82,10 @@ awq_status awqi_cpu_add_shares(void *device, const awq_tensor *w, int64_t group_
 
 struct norms {
     const struct awqi_group_norms_job *job;
+    const struct awqi_statistics_kernels *kernels;
     int64_t groups;
     float *errors; /* [tiles][k][LANES]: the differences with outputs side by side */
 };
-
-/* sums[LANES] += |root e|^2 for the LANES vectors e of errors[width][LANES]. */
-static void add_squares(const float *root, int64_t rows, int64_t width, bool triangular, const float *errors,
-                        double *sums)
-{
-    enum { QUADS = LANES / 4 };
-    for (int64_t row = 0; row < rows; row += 2, root += 2 * width) {
-        quad a[QUADS] = {{0}}, b[QUADS] = {{0}};
-        for (int64_t j = triangular ? row : 0; j < width; j++) {
-            const quad *e = (const quad *)(errors + j * LANES);
-            float left = root[j], right = root[width + j];
-#pragma GCC unroll 4
-            for (int i = 0; i < QUADS; i++) {
-                a[i] += left * e[i];
-                b[i] += right * e[i];
-            }
-        }
-        for (int i = 0; i < LANES; i++) {
-            double first = a[i / 4][i % 4], second = b[i / 4][i % 4];
-            sums[i] += first * first + second * second;
-        }
-    }
-}
 
 /* One group of one tile of outputs. */
 static void norms_of_tile(void *user_data, int64_t index)
@@ -127,7 +103,7 @@ static void norms_of_tile(void *user_data, int64_t index)
     double sums[LANES] = {0};
     bool triangular = job->reduced && job->rows > width;
     int64_t rows = ((triangular ? width : job->rows) + 1) / 2 * 2;
-    add_squares(job->roots + job->root_stride * begin, rows, width, triangular, errors, sums);
+    norms->kernels->add_squares(job->roots + job->root_stride * begin, rows, width, triangular, errors, sums);
     for (int64_t lane = 0; lane < count; lane++) job->squares[(first + lane) * norms->groups + group] = sums[lane];
 }
 
@@ -136,6 +112,7 @@ awq_status awqi_cpu_group_norms(void *device, const struct awqi_group_norms_job 
     const struct awqi_cpu_device *cpu = device;
     int64_t tiles = awqi_ceil_div(job->n, LANES);
     struct norms norms = {.job = job, .groups = awqi_ceil_div(job->k, job->group_size)};
+    norms.kernels = awqi_statistics_for(cpu->info.cpu_features);
     void *memory;
     awq_status status = awqi_alloc(cpu->context, (uint64_t)tiles * LANES, (uint64_t)job->k * sizeof(float),
                                    "errors of groups", &memory);
