@@ -117,10 +117,12 @@ static void cuda_close(void *device)
 {
     int previous;
     struct cuda_device *cuda = device;
-    if (cuda->blas != NULL && awqi_cuda_enter(cuda, &previous) == AWQ_OK) {
+    if ((cuda->blas != NULL || cuda->scratch != NULL) && awqi_cuda_enter(cuda, &previous) == AWQ_OK) {
         awqi_cuda_blas_close(cuda->blas);
+        (void)cudaFree(cuda->scratch);
         awqi_cuda_leave(previous);
     }
+    pthread_mutex_destroy(&cuda->scratch_lock);
     free(cuda);
 }
 
@@ -137,6 +139,7 @@ static awq_status cuda_open(awq_context *context, int32_t device_id, void **devi
     struct cuda_device *opened = calloc(1, sizeof *opened);
     if (opened == NULL) return awqi_cuda_host->fail(AWQ_ERROR_OUT_OF_MEMORY, "cuda: no memory for a device");
     awqi_cuda_seed_nonces();
+    pthread_mutex_init(&opened->scratch_lock, NULL);
     opened->context = context;
     opened->id = device_id;
     status = read_facts(opened);
@@ -194,52 +197,6 @@ static awq_status cuda_synchronize(void *device, void *stream)
     return status;
 }
 
-/* ---- what this version leaves to the CPU; the core says so before it asks */
-
-static awq_status cpu_only(const char *what)
-{
-    return awqi_cuda_host->fail(AWQ_ERROR_UNSUPPORTED, "cuda: %s runs on a CPU context in this version", what);
-}
-
-static awq_status cuda_scan_rows(void *device, const awq_tensor *x, const float *weights, const uint64_t *seed,
-                                 struct awqi_row_scan *scans)
-{
-    (void)device, (void)x, (void)weights, (void)seed, (void)scans;
-    return cpu_only("calibration");
-}
-
-static awq_status cuda_find_non_finite(void *device, const struct awqi_scaled *scaled, int64_t *index)
-{
-    (void)device, (void)scaled, (void)index;
-    return cpu_only("quantisation");
-}
-
-static awq_status cuda_accumulate(void *device, const awq_tensor *x, const float *weights,
-                                  struct awqi_channel_sums *sums)
-{
-    (void)device, (void)x, (void)weights, (void)sums;
-    return cpu_only("calibration");
-}
-
-static awq_status cuda_accumulate_gram(void *device, const awq_tensor *x, const float *weights, double *gram)
-{
-    (void)device, (void)x, (void)weights, (void)gram;
-    return cpu_only("calibration");
-}
-
-static awq_status cuda_quantize(void *device, struct awqi_quantize_job *job)
-{
-    (void)device, (void)job;
-    return cpu_only("quantisation");
-}
-
-static awq_status cuda_product_norm(void *device, const float *x, int64_t rows, const float *delta, int64_t n,
-                                    int64_t k, double *sum)
-{
-    (void)device, (void)x, (void)rows, (void)delta, (void)n, (void)k, (void)sum;
-    return cpu_only("search");
-}
-
 static const struct awqi_backend backend = {
     .abi = AWQI_BACKEND_ABI,
     .kernels = 1,
@@ -252,12 +209,17 @@ static const struct awqi_backend backend = {
     .copy = awqi_cuda_copy,
     .synchronize = cuda_synchronize,
     .time = awqi_cuda_time,
-    .scan_rows = cuda_scan_rows,
-    .find_non_finite = cuda_find_non_finite,
-    .accumulate = cuda_accumulate,
-    .accumulate_gram = cuda_accumulate_gram,
-    .quantize = cuda_quantize,
-    .product_norm = cuda_product_norm,
+    .scan_rows = awqi_cuda_scan_rows,
+    .gather_rows = awqi_cuda_gather_rows,
+    .accumulate = awqi_cuda_accumulate,
+    .accumulate_gram = awqi_cuda_accumulate_gram,
+    .find_non_finite = awqi_cuda_find_non_finite,
+    .group_max = awqi_cuda_group_max,
+    .add_shares = awqi_cuda_add_shares,
+    .quantize = awqi_cuda_quantize,
+    .subtract = awqi_cuda_subtract,
+    .product_norm = awqi_cuda_product_norm,
+    .group_norms = awqi_cuda_group_norms,
     .linear_prepare = awqi_cuda_linear_prepare,
     .linear_release = awqi_cuda_linear_release,
     .linear_size = awqi_cuda_linear_size,

@@ -3,7 +3,11 @@
 #define AWQ_CUDA_HOST_H
 
 #include "backend.h"
+#include "matrix.h"
 #include "product.h"
+
+#include <pthread.h>
+#include <stdlib.h>
 
 /* Whether the build has machine code that uses what compute capability 9.0 alone has. */
 #ifndef CUDA_HAS_90A
@@ -27,6 +31,9 @@ struct cuda_device {
     struct cuda_facts facts;
     struct cuda_blas *blas; /* NULL: missing, and why */
     char blas_missing[256];
+    pthread_mutex_t scratch_lock; /* of what follows */
+    void *scratch;                /* kept between operations; NULL: none, or in use */
+    uint64_t scratch_bytes;
 };
 
 struct cuda_linear {
@@ -121,6 +128,43 @@ int32_t awqi_cuda_linear_choose(void *device, const void *prepared, int64_t rows
                                 size_t *length);
 
 void awqi_cuda_seed_nonces(void); /* with the time, whenever a device is opened */
+
+/* ---- scratch.c: one operation on the default stream and the memory that it needs for the time being */
+
+struct cuda_work {
+    struct cuda_device *device;
+    unsigned char *memory;
+    uint64_t bytes, used;
+    int previous;      /* device of this thread */
+    cudaError_t error; /* the first */
+};
+
+/* Enter the device with 'bytes' bytes to carve, each part counted as awqi_cuda_align rounds it. */
+awq_status awqi_cuda_begin(struct cuda_device *device, uint64_t bytes, struct cuda_work *work);
+void *awqi_cuda_carve(struct cuda_work *work, uint64_t bytes);
+void *awqi_cuda_carve_copy(struct cuda_work *work, const void *host, uint64_t bytes); /* NULL for NULL */
+/* Wait for what was enqueued, and copy host[bytes] from the device; nothing for NULL. */
+void awqi_cuda_fetch(struct cuda_work *work, void *host, const void *part, uint64_t bytes);
+/* Leave the device.  'status', or what work->error says of doing 'what'. */
+awq_status awqi_cuda_end(struct cuda_work *work, awq_status status, const char *what);
+
+/* ---- calibrate.c, quantize.c: operations of the seam */
+
+struct cuda_matrix awqi_cuda_matrix(const awq_tensor *tensor);
+awq_status awqi_cuda_scan_rows(void *device, const awq_tensor *x, const float *weights, const uint64_t *seed,
+                               struct awqi_row_scan *scans);
+awq_status awqi_cuda_gather_rows(void *device, const awq_tensor *x, const int64_t *rows, int64_t count, float *values);
+awq_status awqi_cuda_accumulate(void *device, const awq_tensor *x, const float *weights,
+                                struct awqi_channel_sums *sums);
+awq_status awqi_cuda_accumulate_gram(void *device, const awq_tensor *x, const float *weights, double *gram);
+awq_status awqi_cuda_find_non_finite(void *device, const struct awqi_scaled *scaled, int64_t *index);
+awq_status awqi_cuda_group_max(void *device, const struct awqi_scaled *scaled, int64_t group_size, float *largest);
+awq_status awqi_cuda_add_shares(void *device, const awq_tensor *w, int64_t group_size, double *sums);
+awq_status awqi_cuda_quantize(void *device, struct awqi_quantize_job *job);
+awq_status awqi_cuda_subtract(void *device, const struct awqi_scaled *scaled, float *values);
+awq_status awqi_cuda_product_norm(void *device, const float *x, int64_t rows, const float *delta, int64_t n, int64_t k,
+                                  double *sum);
+awq_status awqi_cuda_group_norms(void *device, const struct awqi_group_norms_job *job);
 
 /* ---- tensor.c */
 

@@ -108,7 +108,8 @@ struct awqi_backend {
 
     /* Calibration, search and quantisation.  What is large lies where the device computes: 'x' and 'w', on another device
      * than the CPU as matrices [rows][columns] with neighbouring columns, and what is said to be on the device.  What
-     * there is one of for a channel, a row or a group, and codes, are in host memory.  All of it is there on return. */
+     * there is one of for a channel, a row or a group, and codes, are in host memory, and there on return; what lies on
+     * the device follows in the order of the default stream. */
 
     /* scans[rows] of x[..][channels]; weights[rows] or NULL for ones.  A row of weight 0 is not even read, and its scan
      * undefined: it may hold NaNs.  'seed' is that of the hashes; NULL: they are not wanted. */

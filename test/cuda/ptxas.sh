@@ -9,7 +9,7 @@ trap 'rm -f "$output"' EXIT
 failed=0
 for source in cuda/*.cu; do
     for arch in "$@"; do
-        "${NVCC:-nvcc}" -std=c++17 -Iinclude -Icuda ${NVCCFLAGS:--O3} -arch="sm_$arch" -cubin -o /dev/null -Xptxas -v \
+        "${NVCC:-nvcc}" -std=c++17 -Iinclude -Ilibawq -Icuda ${NVCCFLAGS:--O3} -arch="sm_$arch" -cubin -o /dev/null -Xptxas -v \
             "$source" >"$output" 2>&1 || { cat "$output"; exit 1; }
         spilled=$(awk '/Compiling entry function/ { name = $7 }
             /bytes stack frame/ && ($1 || $5 || $9) { print "  " name ": " $0 }' "$output")

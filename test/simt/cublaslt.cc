@@ -21,6 +21,7 @@ struct layout {
         return stride >= static_cast<int64_t>(rows) &&
                (type == CUDA_R_16F || type == CUDA_R_16BF || type == CUDA_R_32F);
     }
+    bool aligned() const { return stride * (type == CUDA_R_32F ? 4 : 2) % 16 == 0; }
     float at(const void *data, uint64_t row, uint64_t column) const
     {
         const uint64_t i = column * static_cast<uint64_t>(stride) + row;
@@ -41,7 +42,7 @@ struct layout {
 bool fits(const operation &of, const layout &a, const layout &b, const layout &d)
 {
     return of.transposed && a.good() && b.good() && d.good() && a.type == b.type && a.rows == b.rows &&
-           d.rows == a.columns && d.columns == b.columns && a.stride % 8 == 0 && b.stride % 8 == 0;
+           d.rows == a.columns && d.columns == b.columns && a.aligned() && b.aligned();
 }
 
 cublasStatus_t create(cublasLtHandle_t *handle)

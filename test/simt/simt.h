@@ -310,6 +310,12 @@ static inline T atomicMax(T *address, simt_same<T> value)
     return simt::modify(address, simt::relaxed, [=](T old) { return old < value ? value : old; });
 }
 
+template <class T>
+static inline T atomicMin(T *address, simt_same<T> value)
+{
+    return simt::modify(address, simt::relaxed, [=](T old) { return value < old ? value : old; });
+}
+
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s) { return simt::prmt(a, b, s & 0x7777u); }
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
