@@ -113,11 +113,12 @@ cudaError_t awqi_cuda_launch_group_max(const cuda_scaled *scaled, float *largest
 /* ---- shares: a thread adds one column over CUDA_CHUNK rows */
 
 static __global__ void __launch_bounds__(THREADS)
-    share_kernel(const __grid_constant__ cuda_scaled s, const float *largest, double *partial)
+    share_kernel(const __grid_constant__ cuda_scaled s, const float *largest, int64_t chunks,
+                 double *partial)
 {
     const int64_t column = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
     if (column >= s.w.columns) return;
-    for (int64_t chunk = blockIdx.y; chunk < awqi_cuda_chunks(s.w.rows); chunk += gridDim.y) {
+    for (int64_t chunk = blockIdx.y; chunk < chunks; chunk += gridDim.y) {
         double sum = 0.0;
         for (int64_t row = chunk * CUDA_CHUNK; row < s.w.rows && row < (chunk + 1) * CUDA_CHUNK; row++) {
             const float divisor = __fadd_rn(largest[row * s.groups + column / s.group_size], 1e-6f);
@@ -144,7 +145,7 @@ cudaError_t awqi_cuda_launch_shares(const cuda_scaled *scaled, const float *larg
     const unsigned blocks = static_cast<unsigned>((columns + THREADS - 1) / THREADS);
     launch_config where = {dim3(blocks, static_cast<unsigned>(chunks < 65535 ? chunks : 65535)), dim3(THREADS), 0,
                            stream, false};
-    cudaError_t error = launch(where, share_kernel, *scaled, largest, partial);
+    cudaError_t error = launch(where, share_kernel, *scaled, largest, chunks, partial);
     where.grid = dim3(blocks);
     return error == cudaSuccess ? launch(where, add_chunks_kernel, partial, chunks, columns, sums) : error;
 }

@@ -49,7 +49,10 @@ static __global__ void __launch_bounds__(THREADS) norms_kernel(const __grid_cons
             __syncthreads();
         }
         for (int a = 0; a < 4; a++)
-            for (int b = 0; b < 4; b++) squares[b] = fma(static_cast<double>(sums[a][b]), static_cast<double>(sums[a][b]), squares[b]);
+            for (int b = 0; b < 4; b++) {
+                const double sum = static_cast<double>(sums[a][b]);
+                squares[b] = fma(sum, sum, squares[b]);
+            }
     }
     for (int b = 0; b < 4; b++) totals[i * SIDE + j + 16 * b] = squares[b];
     __syncthreads();

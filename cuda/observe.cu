@@ -40,7 +40,8 @@ static __global__ void __launch_bounds__(32)
         __syncwarp();
         const float *values = tile + lane * SCAN_PITCH;
         for (int i = 0; counts && i < count; i += 2) {
-            const uint32_t low = bits_as<uint32_t>(values[i]), high = i + 1 < count ? bits_as<uint32_t>(values[i + 1]) : 0;
+            const uint32_t low = bits_as<uint32_t>(values[i]);
+            const uint32_t high = i + 1 < count ? bits_as<uint32_t>(values[i + 1]) : 0;
             const bool bad = (low & 0x7f800000u) == 0x7f800000u, next = (high & 0x7f800000u) == 0x7f800000u;
             if ((bad || next) && scan.bad_channel < 0) scan.bad_channel = first + i + (bad ? 0 : 1);
             if (hashed) scan.hash = awqi_row_hash_mix(scan.hash, static_cast<uint64_t>(high) << 32 | low);
@@ -106,12 +107,12 @@ struct channel_sums {
     }
 };
 
-static __global__ void __launch_bounds__(SUM_THREADS)
-    sum_kernel(const __grid_constant__ cuda_matrix x, const float *weights, double *partial)
+static __global__ void __launch_bounds__(SUM_THREADS, 8)
+    sum_kernel(const __grid_constant__ cuda_matrix x, const float *weights, int64_t chunks, double *partial)
 {
     const int64_t column = static_cast<int64_t>(blockIdx.x) * SUM_THREADS + threadIdx.x;
     if (column >= x.columns) return;
-    for (int64_t chunk = blockIdx.y; chunk < awqi_cuda_chunks(x.rows); chunk += gridDim.y) {
+    for (int64_t chunk = blockIdx.y; chunk < chunks; chunk += gridDim.y) {
         channel_sums sums = {};
         for (int64_t row = chunk * CUDA_CHUNK; row < x.rows && row < (chunk + 1) * CUDA_CHUNK; row++) {
             const double weight = weights != nullptr ? static_cast<double>(weights[row]) : 1.0;
@@ -149,7 +150,7 @@ cudaError_t awqi_cuda_launch_sums(const cuda_matrix *x, const float *weights, do
     const unsigned blocks = static_cast<unsigned>((x->columns + SUM_THREADS - 1) / SUM_THREADS);
     launch_config where = {dim3(blocks, static_cast<unsigned>(chunks < 65535 ? chunks : 65535)), dim3(SUM_THREADS), 0,
                            stream, false};
-    cudaError_t error = launch(where, sum_kernel, *x, weights, partial);
+    cudaError_t error = launch(where, sum_kernel, *x, weights, chunks, partial);
     where.grid = dim3(blocks);
     return error == cudaSuccess ? launch(where, merge_kernel, partial, chunks, x->columns, sums) : error;
 }
@@ -175,7 +176,8 @@ static __global__ void __launch_bounds__(GRAM_THREADS)
     gram_kernel(const __grid_constant__ cuda_matrix x, const float *weights, double *gram)
 {
     double *left = reinterpret_cast<double *>(shared_memory()), *right = left + GRAM_ROWS * GRAM_SIDE;
-    const int64_t top = static_cast<int64_t>(blockIdx.y) * GRAM_SIDE, side = static_cast<int64_t>(blockIdx.x) * GRAM_SIDE;
+    const int64_t top = static_cast<int64_t>(blockIdx.y) * GRAM_SIDE;
+    const int64_t side = static_cast<int64_t>(blockIdx.x) * GRAM_SIDE;
     if (side < top) return;
     const int i = static_cast<int>(threadIdx.x) / 16, j = static_cast<int>(threadIdx.x) % 16;
     double sums[4][4];
@@ -189,9 +191,13 @@ static __global__ void __launch_bounds__(GRAM_THREADS)
         load_gram(x, weights, nullptr, first_row, side, right);
         __syncthreads();
         for (int row = 0; row < GRAM_ROWS; row++)
+#pragma unroll
             for (int a = 0; a < 4; a++)
-                for (int b = 0; b < 4; b++)
-                    sums[a][b] = fma(left[row * GRAM_SIDE + i + 16 * a], right[row * GRAM_SIDE + j + 16 * b], sums[a][b]);
+#pragma unroll
+                for (int b = 0; b < 4; b++) {
+                    const double *l = left + row * GRAM_SIDE + i + 16 * a, *r = right + row * GRAM_SIDE + j + 16 * b;
+                    sums[a][b] = fma(*l, *r, sums[a][b]);
+                }
         __syncthreads();
     }
     for (int a = 0; a < 4; a++)

@@ -80,10 +80,10 @@ SIMT_TESTS :=
 else ifeq ($(CUDA_INCLUDE),)
 SIMT_TESTS := $(BUILD)/test/simt/no_cuda_headers
 else
-SIMT_TESTS += test/simt/kernels.sh test/simt/application.sh test/cuda/driver.sh
+SIMT_TESTS += test/simt/kernels.sh test/simt/quantize.sh test/simt/application.sh test/cuda/driver.sh
 # A sanitizer that watches stacks does not know the executor's fibres, which this one has in its own program.
 SIMT_TESTS += $(if $(findstring -fsanitize,$(CFLAGS)),,$(BUILD)/test/simt/streams)
-check: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/application
+check: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/quantize $(BUILD)/test/cuda/application
 $(SIMT_TESTS): | $(BUILD)/libawq_cuda_simt.so
 endif
 
@@ -130,7 +130,7 @@ $(BUILD)/test/simt/test_executor: $(BUILD)/test/simt/test_executor.o $(SIMT_EXEC
 
 .PRECIOUS: $(BUILD)/test/simt/%.o $(BUILD)/test/simt/app/%.o $(BUILD)/test/simt/cuda/%.o
 
-# ---- every kernel against sums in double: on the executor in 'make check', on the machine's GPU in 'make check-gpu'
+# ---- every kernel against sums in double, or the CPU backend: on the executor in 'make check', on the machine's GPU in 'make check-gpu'
 
 $(BUILD)/test/cuda/%: test/cuda/%.c $(BUILD)/libawq.a
 	@mkdir -p $(@D)
@@ -163,8 +163,8 @@ $(BUILD)/test/cuda/application: test/cuda/application.c $(filter-out %/main.o,$(
 	$(Q)$(CC) $(BASE) -Iexamples/awq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c %.o,$^) -o $@ -L$(BUILD) -lawq \
 	    -Wl,-rpath,'$$ORIGIN/../..' -lcmocka $(APP_LIBS)
 
-check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/streams $(BUILD)/test/cuda/application $(BUILD)/libawq_cuda.so \
-           $(BUILD)/libawq_app_cuda.so
+check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/quantize $(BUILD)/test/cuda/streams $(BUILD)/test/cuda/application \
+           $(BUILD)/libawq_cuda.so $(BUILD)/libawq_app_cuda.so
 	@sh test/cuda/check.sh
 
 # No kernel spills registers, whatever the architecture; compiles everything again.

@@ -11,7 +11,7 @@
 #include "weight.h"
 
 /* Raised whenever this table or a struct it passes changes. */
-#define AWQI_BACKEND_ABI 4u
+#define AWQI_BACKEND_ABI 5u
 
 /* What the core lends a backend that is not linked with it. */
 struct awqi_host {

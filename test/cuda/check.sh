@@ -11,6 +11,7 @@ program=${BUILD:-build}/test/cuda/kernels
 "$program"
 status=$?
 [ $status -eq 0 ] || exit $status
+"${BUILD:-build}/test/cuda/quantize" || exit 1
 "${BUILD:-build}/test/cuda/streams" || exit 1
 "${BUILD:-build}/test/cuda/application" || exit 1
 if ! command -v compute-sanitizer >/dev/null; then
@@ -20,5 +21,6 @@ fi
 for tool in memcheck racecheck initcheck synccheck; do
     echo "compute-sanitizer $tool"
     compute-sanitizer --tool $tool --error-exitcode 1 "$program" -s 2 || exit 1
+    compute-sanitizer --tool $tool --error-exitcode 1 "${BUILD:-build}/test/cuda/quantize" -s 2 || exit 1
     compute-sanitizer --tool $tool --error-exitcode 1 "${BUILD:-build}/test/cuda/application" || exit 1
 done
