@@ -137,6 +137,10 @@ demo: all
 bench-cpu: all
 	@$(BUILD)/awq bench --json $(BUILD)/bench-cpu.json --svg $(BUILD)/bench-cpu.svg $(BENCH)
 
+# Beside ggml, from a source tree of it, and ONNX Runtime, from Python.
+bench-peers: all
+	@GGML="$(GGML)" sh examples/bench/peers.sh $(BENCH)
+
 bench-gpu: all
 	@$(BUILD)/awq bench --device cuda --json $(BUILD)/bench-gpu.json --svg $(BUILD)/bench-gpu.svg $(BENCH)
 
@@ -210,6 +214,6 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-gpu demo asan tsan tsan-check clean install \
+.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-peers bench-gpu demo asan tsan tsan-check clean install \
     install-headers install-static install-shared install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
 .DELETE_ON_ERROR:

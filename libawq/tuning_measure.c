@@ -1,114 +1,140 @@
-/* Measuring a tuning: every kernel that takes a weight, for every batch size, on the device itself. */
+/* Measuring a tuning: every kernel that takes a weight, for every batch size, on the device itself.
+ *
+ * With weights from memory: in a model a weight has left the caches when its layer's turn comes again, and a kernel that
+ * is best from a cache need not be best from memory.  So each kernel gets several copies, which take turns. */
 #include "backend.h"
 
-#include <time.h>
+#include <math.h>
 
-enum { DEFAULT_MAX_ROWS = 512 };
+enum { DEFAULT_MAX_ROWS = 512, MOST_COPIES = 32 };
 
-/* ---- one kernel at one batch size */
+/* ---- one kernel */
 
-static double seconds(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-/* What the runs of one weight share: activations and outputs of the largest batch, and a workspace for any kernel. */
+/* What its runs share: the copies, activations and outputs of the largest batch, and a workspace. */
 struct bench {
     awq_context *context;
+    awq_linear *copies[MOST_COPIES];
+    int64_t count, next;
+    int64_t per_call; /* runs in one call of 'work' */
     void *x, *y, *workspace;
     uint64_t workspace_bytes;
-    int64_t inputs, outputs;
+    int64_t inputs, outputs, rows;
 };
 
-static awq_status run_once(const struct bench *bench, const awq_linear *linear, int64_t rows, double *elapsed)
+/* Runs of one batch size, which the device may keep as a graph. */
+static awq_status work(void *user_data, void *stream)
 {
+    struct bench *bench = user_data;
     awq_tensor x, y;
-    awq_tensor_init_2d(&x, bench->x, AWQ_F16, rows, bench->inputs);
-    awq_tensor_init_2d(&y, bench->y, AWQ_F16, rows, bench->outputs);
-    x.device_type = y.device_type = awqi_context_device_type(bench->context);
+    awq_tensor_init_2d(&x, bench->x, AWQ_F16, bench->rows, bench->inputs);
+    awq_tensor_init_2d(&y, bench->y, AWQ_F16, bench->rows, bench->outputs);
+    awqi_set_device(bench->context, &x);
+    awqi_set_device(bench->context, &y);
     awq_run_options options;
     awq_struct_init(&options, sizeof options);
+    options.stream = stream;
     options.workspace = bench->workspace;
     options.workspace_bytes = bench->workspace_bytes;
-    double begin = seconds();
-    awq_status status = awq_linear_run(linear, &x, &y, &options);
-    if (status == AWQ_OK) status = awq_context_synchronize(bench->context, NULL);
-    *elapsed = seconds() - begin;
+    awq_status status = AWQ_OK;
+    for (int64_t i = 0; i < bench->per_call && status == AWQ_OK; i++)
+        status = awq_linear_run(bench->copies[bench->next++ % bench->count], &x, &y, &options);
     return status;
 }
 
-/* The shortest of several runs, for an interruption can only add time; not the first, which faults pages in. */
-static awq_status time_kernel(const struct bench *bench, const awq_linear *linear, int64_t rows, double *shortest)
+/* The shortest of several, for an interruption can only add time.  One that takes 'hopeless' seconds is not repeated. */
+static awq_status time_batch(struct bench *bench, int64_t rows, double hopeless, double *shortest)
 {
-    enum { LEAST_RUNS = 3 };
-    const double enough = 0.01; /* seconds, after which more runs add little */
-    double elapsed;
-    awq_status status = run_once(bench, linear, rows, &elapsed);
-    double spent = 0.0;
-    for (int run = 0; status == AWQ_OK && (run < LEAST_RUNS || spent < enough); run++) {
-        status = run_once(bench, linear, rows, &elapsed);
-        if (run == 0 || elapsed < *shortest) *shortest = elapsed;
-        spent += elapsed;
+    enum { MOST_RUNS = 50 };
+    const double enough = 0.02; /* seconds, after which more runs add little */
+    double seconds[MOST_RUNS];
+    bench->rows = rows;
+    awq_status status = awq_context_time(bench->context, work, bench, 1, shortest);
+    if (status == AWQ_OK && *shortest < hopeless * (double)bench->per_call) {
+        const double fit = *shortest > 0.0 ? enough / *shortest : MOST_RUNS;
+        const int64_t runs = fit < 3.0 ? 3 : fit > MOST_RUNS ? MOST_RUNS : (int64_t)fit;
+        status = awq_context_time(bench->context, work, bench, runs, seconds);
+        for (int64_t i = 0; i < runs && status == AWQ_OK; i++)
+            if (seconds[i] < *shortest) *shortest = seconds[i];
     }
+    *shortest /= (double)bench->per_call;
     return status;
 }
-
-/* ---- one weight */
 
 static void bench_close(struct bench *bench)
 {
+    for (int64_t i = 0; i < bench->count; i++) awq_linear_destroy(bench->copies[i]);
     awq_context_free(bench->context, bench->x);
     awq_context_free(bench->context, bench->y);
     awq_context_free(bench->context, bench->workspace);
 }
 
-static awq_status bench_open(awq_context *context, const awq_linear *linear, int64_t max_rows, struct bench *bench)
+/* As many copies as hold twice the last-level cache together. */
+static awq_status make_copies(const awq_weight *weight, int32_t kernel, uint64_t cache_bytes, struct bench *bench)
 {
-    awq_linear_info info;
-    awq_struct_init(&info, sizeof info);
-    (void)awq_linear_get_info(linear, &info);
-    *bench = (struct bench){.context = context, .inputs = info.inputs, .outputs = info.outputs};
-    bench->workspace_bytes = awq_linear_workspace_size(linear, max_rows);
-    uint64_t row_bytes = (uint64_t)max_rows * awq_dtype_size(AWQ_F16);
-    awq_status status = awq_context_allocate(context, row_bytes * (uint64_t)info.inputs, &bench->x);
-    if (status == AWQ_OK) status = awq_context_allocate(context, row_bytes * (uint64_t)info.outputs, &bench->y);
+    awq_linear_options options;
+    awq_struct_init(&options, sizeof options);
+    options.kernel = kernel;
+    int64_t wanted = 1;
+    while (bench->count < wanted) {
+        awq_linear **copy = &bench->copies[bench->count];
+        awq_status status = awq_linear_create(bench->context, weight, &options, copy);
+        if (status != AWQ_OK) return status;
+        awq_linear_info info;
+        awq_struct_init(&info, sizeof info);
+        (void)awq_linear_get_info(*copy, &info);
+        bench->inputs = info.inputs;
+        bench->outputs = info.outputs;
+        bench->count++;
+        wanted = awqi_min64(MOST_COPIES, (int64_t)(2 * cache_bytes / (info.size_bytes + 1)) + 1);
+    }
+    return AWQ_OK;
+}
+
+static awq_status bench_open(const awq_weight *weight, int32_t kernel, int64_t max_rows, struct bench *bench)
+{
+    awq_device_info device;
+    awq_struct_init(&device, sizeof device);
+    awq_status status = awq_context_get_device(bench->context, &device);
+    if (status == AWQ_OK) status = make_copies(weight, kernel, device.last_level_cache_bytes, bench);
+    if (status != AWQ_OK) return status;
+    bench->per_call = device.device_type == AWQ_DEVICE_CUDA ? bench->count : 1;
+    bench->workspace_bytes = awq_linear_workspace_size(bench->copies[0], max_rows);
+    const uint64_t row_bytes = (uint64_t)max_rows * awq_dtype_size(AWQ_F16);
+    status = awq_context_allocate(bench->context, row_bytes * (uint64_t)bench->inputs, &bench->x);
+    if (status == AWQ_OK)
+        status = awq_context_allocate(bench->context, row_bytes * (uint64_t)bench->outputs, &bench->y);
     if (status == AWQ_OK && bench->workspace_bytes > 0)
-        status = awq_context_allocate(context, bench->workspace_bytes, &bench->workspace);
+        status = awq_context_allocate(bench->context, bench->workspace_bytes, &bench->workspace);
     if (status != AWQ_OK) return status;
     /* Ones everywhere: one element seen through strides of zero. */
     static const float one = 1.0f;
     awq_tensor ones, x;
-    awq_tensor_init_const_2d(&ones, &one, AWQ_F32, max_rows, info.inputs);
+    awq_tensor_init_const_2d(&ones, &one, AWQ_F32, max_rows, bench->inputs);
     ones.strides[0] = ones.strides[1] = 0;
-    awq_tensor_init_2d(&x, bench->x, AWQ_F16, max_rows, info.inputs);
-    x.device_type = awqi_context_device_type(context);
-    return awq_tensor_copy(context, &ones, &x, NULL);
+    awq_tensor_init_2d(&x, bench->x, AWQ_F16, max_rows, bench->inputs);
+    awqi_set_device(bench->context, &x);
+    return awq_tensor_copy(bench->context, &ones, &x, NULL);
 }
 
 /* Time 'kernel' for all batch sizes and enter it where it beats 'best'.  One that cannot take the weight is no error. */
 static awq_status measure_kernel(awq_context *context, const awq_weight *weight, int32_t kernel, int32_t classes,
                                  double *best, struct awqi_tuning_entry *entry)
 {
-    awq_linear_options options;
-    awq_struct_init(&options, sizeof options);
-    options.kernel = kernel;
-    awq_linear *linear;
-    awq_status status = awq_linear_create(context, weight, &options, &linear);
-    if (status == AWQ_ERROR_UNSUPPORTED) return AWQ_OK;
-    if (status != AWQ_OK) return status;
-    struct bench bench;
-    status = bench_open(context, linear, (int64_t)1 << (classes - 1), &bench);
+    struct bench bench = {.context = context};
+    awq_status status = bench_open(weight, kernel, (int64_t)1 << (classes - 1), &bench);
+    if (status == AWQ_ERROR_UNSUPPORTED) {
+        bench_close(&bench);
+        return AWQ_OK;
+    }
     for (int32_t i = 0; i < classes && status == AWQ_OK; i++) {
+        const bool first = entry->kernels[i] == AWQ_KERNEL_AUTO;
         double shortest = 0.0;
-        status = time_kernel(&bench, linear, (int64_t)1 << i, &shortest);
-        if (status != AWQ_OK || (entry->kernels[i] != AWQ_KERNEL_AUTO && shortest >= best[i])) continue;
+        status = time_batch(&bench, (int64_t)1 << i, first ? HUGE_VAL : 2.0 * best[i], &shortest);
+        if (status != AWQ_OK || (!first && shortest >= best[i])) continue;
         best[i] = shortest;
         entry->kernels[i] = kernel;
     }
     bench_close(&bench);
-    awq_linear_destroy(linear);
     return status;
 }
 

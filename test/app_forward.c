@@ -261,7 +261,7 @@ static void model_make(awq_context *context, const struct case_shape *shape, str
         }
         awq_tensor_init_1d(&weights.attention_norm, norm, AWQ_F32, HIDDEN);
         weights.mlp_norm = weights.attention_norm;
-        assert_true(block_create(context, &model->config, &weights, layer == 0, &model->blocks[layer]));
+        assert_true(block_create(context, &model->config, &weights, layer == 0, NULL, &model->blocks[layer]));
         for (int i = 0; i < BLOCK_LINEARS; i++) free(values[i]);
         free(norm);
     }

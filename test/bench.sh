@@ -71,7 +71,7 @@ for rows in 0 x 1,,2 1,2, -3; do expect 2 "--rows" --rows "$rows"; done
 }
 
 # On the executor, where there is one: every kernel, and a copy for the bandwidth.
-if [ -e "$build/libawq_cuda_simt.so" ]; then
+if [ "${CUDA:-1}" != 0 ] && [ -e "$build/libawq_cuda_simt.so" ]; then
     export AWQ_CUDA_BACKEND="$build/libawq_cuda_simt.so"
     expect 0 "fp16 baseline, best" --device cuda --shapes 64x128 --rows 1,9 --seconds 0 --copies 2
     for kernel in gemv gemm marlin dequant fp16; do

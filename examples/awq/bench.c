@@ -8,12 +8,12 @@
 #include <string.h>
 
 #include "commands.h"
+#include "context.h"
 #include "progress.h"
 
 struct options {
-    int device;
     const char *shapes, *rows;
-    int threads;
+    struct placement placement;
     int kernel;     /* 0: all; else 1 + AWQ_KERNEL_* */
     int activation; /* 0: all; else 1 + AWQ_ACTIVATION_* */
     int dtype;      /* 0: the device's own */
@@ -45,58 +45,18 @@ struct bench {
 
 /* ---- options */
 
-static const char cpu_shapes[] = "4096x4096,4096x11008,4096x14336,14336x4096";
 static const char cpu_rows[] = "1,2,4,8,16,32,128,512";
-/* The shapes of layers as (N, K) both ways, and the two that Marlin was published for. */
-static const char cuda_shapes[] = "4096x4096,14336x4096,4096x14336,8192x8192,8192x16384,28672x8192,7168x20480";
 static const char cuda_rows[] = "1,2,4,8,16,32,64,128,256,512,1024,4096";
-
-/* A whole number of at least 1 that ends where a list goes on; *text moves behind it. */
-static bool read_number(const char **text, int64_t *number)
-{
-    char *end;
-    const long long value = strtoll(*text, &end, 10);
-    if (end == *text || value < 1 || value > INT32_MAX) return false;
-    *number = value;
-    *text = end;
-    return true;
-}
-
-static bool read_shapes(const char *text, struct bench *bench)
-{
-    for (const char *at = text;; at++) {
-        struct bench_shape *shape = &bench->shapes[bench->shape_count++];
-        if (!read_number(&at, &shape->n) || *at++ != 'x' || !read_number(&at, &shape->k)) break;
-        if (*at == 0) return true;
-        if (*at != ',' || bench->shape_count == BENCH_SHAPES) break;
-    }
-    return cli_error("--shapes %s: up to %d of NxK are expected, such as 4096x4096,4096x14336", text, BENCH_SHAPES);
-}
-
-static bool read_batches(const char *text, struct bench *bench)
-{
-    for (const char *at = text;; at++) {
-        if (!read_number(&at, &bench->batches[bench->batch_count++])) break;
-        if (*at == 0) return true;
-        if (*at != ',' || bench->batch_count == BENCH_BATCHES) break;
-    }
-    return cli_error("--rows %s: up to %d batch sizes are expected, such as 1,8,512", text, BENCH_BATCHES);
-}
 
 /* ---- opening */
 
 static bool open_context(struct bench *bench)
 {
     const struct options *options = bench->options;
-    awq_context_options want;
-    awq_struct_init(&want, sizeof want);
-    want.device_type = options->device;
-    want.threads = options->threads;
-    awq_status status = awq_context_create(&want, &bench->context);
-    if (status != AWQ_OK) return cli_library_error(status, "cannot start");
     awq_device_info *device = &bench->report.machine.device;
+    if (!placement_open_library(&options->placement, &bench->context)) return false;
     awq_struct_init(device, sizeof *device);
-    status = awq_context_get_device(bench->context, device);
+    awq_status status = awq_context_get_device(bench->context, device);
     if (status == AWQ_OK && options->tuning)
         status = awq_tuning_load(bench->context, options->tuning, &bench->tuning);
     return status == AWQ_OK || cli_library_error(status, "cannot start");
@@ -112,46 +72,10 @@ static bool start_peers(struct bench *bench)
 
 static bool is_cuda(const struct bench *bench)
 {
-    return bench->options->device == AWQ_DEVICE_CUDA;
+    return bench->options->placement.device == AWQ_DEVICE_CUDA;
 }
 
 /* ---- the problem of a shape */
-
-static awq_status random_weight(struct bench_problem *problem, awq_weight **weight)
-{
-    const int64_t n = problem->shape.n, k = problem->shape.k;
-    const int64_t group = problem->group_size < k ? problem->group_size : k, groups = (k + group - 1) / group;
-    uint8_t *codes = malloc((size_t)(n * k)), *zeros = malloc((size_t)(n * groups));
-    float *scales = malloc((size_t)(n * groups) * sizeof *scales);
-    awq_status status = AWQ_ERROR_OUT_OF_MEMORY;
-    if (codes && zeros && scales) {
-        const uint8_t mask = (uint8_t)((1 << problem->bits) - 1);
-        uint64_t draw = 1;
-        for (int64_t i = 0; i < n * k; i++) {
-            draw = draw * 6364136223846793005u + 1442695040888963407u;
-            codes[i] = (uint8_t)(draw >> 56) & mask;
-        }
-        for (int64_t i = 0; i < n * groups; i++) {
-            zeros[i] = (uint8_t)(i % (mask + 1));
-            scales[i] = 1e-3f * (float)(1 + i % 17);
-        }
-        awq_quantize_options options;
-        awq_tensor codes_view, scales_view, zeros_view;
-        awq_struct_init(&options, sizeof options);
-        options.bits = problem->bits;
-        options.group_size = group;
-        options.flags = problem->symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
-        awq_tensor_init_const_2d(&codes_view, codes, AWQ_U8, n, k);
-        awq_tensor_init_const_2d(&scales_view, scales, AWQ_F32, n, groups);
-        awq_tensor_init_const_2d(&zeros_view, zeros, AWQ_U8, n, groups);
-        status = awq_weight_create(problem->context, &codes_view, &scales_view,
-                                   problem->symmetric ? NULL : &zeros_view, &options, weight);
-    }
-    free(codes);
-    free(zeros);
-    free(scales);
-    return status;
-}
 
 /* x of numbers between -1 and 1 on the device. */
 static awq_status fill_x(const struct bench_problem *problem)
@@ -179,7 +103,7 @@ static void close_problem(struct bench *bench)
     struct bench_problem *problem = &bench->problem;
     for (int i = 0; i < bench->contestant_count; i++) bench->contestants[i].close(bench->contestants[i].state);
     bench->contestant_count = 0;
-    awq_weight_destroy((awq_weight *)(uintptr_t)problem->weight);
+    awq_weight_destroy(problem->weight);
     awq_context_free(bench->context, problem->x);
     awq_context_free(bench->context, problem->y);
     *problem = (struct bench_problem){0};
@@ -189,7 +113,6 @@ static bool open_problem(struct bench *bench, const struct bench_shape *shape)
 {
     const struct options *options = bench->options;
     struct bench_problem *problem = &bench->problem;
-    awq_weight *weight = NULL;
     *problem = (struct bench_problem){.context = bench->context, .machine = &bench->report.machine, .shape = *shape,
         .bits = bench->report.bits, .group_size = options->group_size, .symmetric = options->symmetric,
         .dtype = bench->report.dtype, .copies = options->copies, .tuning = bench->tuning};
@@ -199,8 +122,7 @@ static bool open_problem(struct bench *bench, const struct bench_shape *shape)
     awq_status status = awq_context_allocate(bench->context, row * (uint64_t)shape->k, &problem->x);
     if (status == AWQ_OK) status = awq_context_allocate(bench->context, row * (uint64_t)shape->n, &problem->y);
     if (status == AWQ_OK) status = fill_x(problem);
-    if (status == AWQ_OK) status = random_weight(problem, &weight);
-    problem->weight = weight;
+    if (status == AWQ_OK) status = bench_random_weight(problem);
     return status == AWQ_OK || cli_library_error(status, "%" PRId64 " x %" PRId64, shape->n, shape->k);
 }
 
@@ -381,16 +303,22 @@ static int run(const struct cli_command *command, const void *given)
     const struct options *options = given;
     struct bench *bench = calloc(1, sizeof *bench);
     if (!bench) return cli_error("out of memory"), EXIT_FAILED;
-    const bool cuda = options->device == AWQ_DEVICE_CUDA;
+    const bool cuda = options->placement.device == AWQ_DEVICE_CUDA;
     bench->options = options;
     bench->report.bits = bit_widths[options->bits];
     bench->report.group_size = options->group_size;
     bench->report.symmetric = options->symmetric;
     bench->report.dtype = options->dtype ? dtypes[options->dtype] : cuda ? AWQ_F16 : AWQ_F32;
-    if (!read_shapes(options->shapes ? options->shapes : cuda ? cuda_shapes : cpu_shapes, bench) ||
-        !read_batches(options->rows ? options->rows : cuda ? cuda_rows : cpu_rows, bench)) {
+    const char *shapes = options->shapes ? options->shapes : bench_default_shapes(cuda);
+    const char *rows = options->rows ? options->rows : cuda ? cuda_rows : cpu_rows;
+    bench->shape_count = bench_read_shapes(shapes, bench->shapes);
+    bench->batch_count = bench_read_batches(rows, bench->batches);
+    if (bench->shape_count == 0 || bench->batch_count == 0) {
+        const bool bad_shapes = bench->shape_count == 0;
         free(bench);
-        return cli_usage(command, "the option cannot be read");
+        if (bad_shapes) return cli_usage(command, "--shapes %s: up to %d of NxK, such as 4096x4096,4096x14336", shapes,
+                                         BENCH_SHAPES);
+        return cli_usage(command, "--rows %s: up to %d batch sizes, such as 1,8,512", rows, BENCH_BATCHES);
     }
     const bool ok = measure(bench);
     for (size_t i = 0; i < options->peers.count; i++) bench_peer_stop(bench->peers[i]);
@@ -404,13 +332,11 @@ static int run(const struct cli_command *command, const void *given)
 static const struct options defaults = {.group_size = 128, .seconds = 0.3};
 
 static const struct cli_option table[] = {
-    {CLI_CHOICE, "device", offsetof(struct options, device), .argument = "cpu|cuda", .help = "What to measure."},
     {CLI_STRING, "shapes", offsetof(struct options, shapes), .argument = "NxK,..",
      .help = "Weights of N outputs and K inputs [default: those of common language models]."},
     {CLI_STRING, "rows", offsetof(struct options, rows), .argument = "M,..",
      .help = "Batch sizes [default: 1 to 512, on CUDA to 4096]."},
-    {CLI_INT, "threads", offsetof(struct options, threads), .argument = "N",
-     .help = "Threads to use [default: all processors].", .minimum = 1, .maximum = 4096},
+    PLACEMENT_OPTIONS(struct options, placement),
     {CLI_HEADING, "Contestants", .offset = 0},
     {CLI_CHOICE, "kernel", offsetof(struct options, kernel),
      .argument = "all|auto|reference|gemv|gemm|marlin|hopper|dequant",

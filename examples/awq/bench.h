@@ -68,10 +68,19 @@ struct bench_problem {
     int32_t dtype; /* of x and y */
     int64_t max_rows;
     int copies; /* of each weight; 0: as bench_copies says */
-    const awq_weight *weight;
+    awq_weight *weight;
     const awq_tuning *tuning;
     void *x, *y; /* [max_rows][k] and [max_rows][n] of dtype on the device */
 };
+
+/* bench_weight.c: "4096x4096,14336x4096" and "1,8,512"; how many there are, or 0 when that is no such list. */
+int bench_read_shapes(const char *text, struct bench_shape shapes[BENCH_SHAPES]);
+int bench_read_batches(const char *text, int64_t batches[BENCH_BATCHES]);
+
+const char *bench_default_shapes(bool cuda);
+
+/* Random codes of the problem's shape, bits and groups; scales of FP16. */
+awq_status bench_random_weight(struct bench_problem *problem);
 
 enum bench_kind {
     BENCH_QUANTIZED, /* this library, the quantised weight */

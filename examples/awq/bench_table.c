@@ -70,8 +70,8 @@ static void print_line(const struct bench_report *report, const struct bench_lin
     else printf(" %6s", "-");
     for (int i = 0; i < columns->count; i++) {
         const struct bench_line *other = line_named(report, first, end, columns->names[i]);
-        if (other && line->kind == BENCH_QUANTIZED) printf(" %10.2f", other->times.p50 / times->p50);
-        else printf(" %10s", "");
+        if (other && line->kind == BENCH_QUANTIZED) printf(" %11.2f", other->times.p50 / times->p50);
+        else printf(" %11s", "");
     }
     putchar('\n');
 }
@@ -104,7 +104,7 @@ void bench_print_shape(const struct bench_report *report, size_t first)
     }
     printf("%6s  %-11s %-8s%9s %9s %9s  %7s %6s %9s %6s", "rows", "kernel", "x as", "p50", "p90", "min", "GB/s",
            "of max", "GFLOP/s", "of max");
-    for (int i = 0; i < columns.count; i++) printf("  x %-7.7s", columns.names[i]);
+    for (int i = 0; i < columns.count; i++) printf(" x %-9.9s", columns.names[i]);
     putchar('\n');
     for (size_t i = first, end; i < report->count; i = end) {
         end = bench_group_end(report, i);

@@ -14,5 +14,6 @@ extern const struct cli_command convert_command;
 extern const struct cli_command preflight_command;
 extern const struct cli_command gguf_command;
 extern const struct cli_command bench_command;
+extern const struct cli_command tune_command;
 
 #endif

@@ -9,9 +9,8 @@ static void print_log(void *user_data, int32_t level, const char *message, size_
     cli_warning("%.*s", (int)length, message);
 }
 
-bool placement_open(const struct placement *placement, awq_context **context)
+bool placement_open_library(const struct placement *placement, awq_context **context)
 {
-    const struct cuda_kernels *kernels;
     awq_context_options options;
     awq_struct_init(&options, sizeof options);
     options.device_type = placement->device;
@@ -21,8 +20,14 @@ bool placement_open(const struct placement *placement, awq_context **context)
     options.log = print_log;
     options.log_level = AWQ_LOG_WARNING;
     awq_status status = awq_context_create(&options, context);
-    if (status != AWQ_OK)
-        return cli_library_error(status, placement->device == AWQ_DEVICE_CUDA ? "--device cuda" : "cannot start");
+    return status == AWQ_OK ||
+           cli_library_error(status, placement->device == AWQ_DEVICE_CUDA ? "--device cuda" : "cannot start");
+}
+
+bool placement_open(const struct placement *placement, awq_context **context)
+{
+    const struct cuda_kernels *kernels;
+    if (!placement_open_library(placement, context)) return false;
     if (placement->device != AWQ_DEVICE_CUDA || cuda_kernels_load(&kernels)) return true;
     awq_context_destroy(*context);
     *context = NULL;

@@ -31,6 +31,9 @@ struct placement {
  * message says what is missing. */
 bool placement_open(const struct placement *placement, awq_context **context);
 
+/* The same for a command that leaves all its work to the library. */
+bool placement_open_library(const struct placement *placement, awq_context **context);
+
 /* The same on the processor. */
 bool context_open(int threads, uint64_t memory_limit_bytes, awq_context **context);
 

@@ -14,7 +14,7 @@
 enum { DEFAULT_CONTEXT = 2048, BATCH_ROWS = 2048, LOGITS_AT_ONCE = 1 << 22 };
 
 struct options {
-    const char *model, *against, *text, *tokens, *logits;
+    const char *model, *against, *text, *tokens, *logits, *tuning;
     int64_t context, stride, limit;
     struct placement placement;
     bool no_fuse, json;
@@ -363,7 +363,7 @@ static void print_text(const struct options *options, const struct evaluation *e
 
 static bool open_models(const struct options *options, struct evaluation *evaluation)
 {
-    const struct model_options model_options = {.no_fuse = options->no_fuse};
+    const struct model_options model_options = {.no_fuse = options->no_fuse, .tuning = options->tuning};
     struct model **reference = &evaluation->reference.model;
     if (!model_open(evaluation->context, options->model, &model_options, &evaluation->model.model)) return false;
     if (!options->against) return true;
@@ -445,6 +445,8 @@ static const struct cli_option table[] = {
      .help = "Also measure the divergence from this model, such as the one that MODEL was quantised from."},
     {CLI_HEADING, "Running", .offset = 0},
     PLACEMENT_OPTIONS(struct options, placement),
+    {CLI_STRING, "tuning", offsetof(struct options, tuning), .argument = "FILE",
+     .help = "Kernels as measured on this device by 'awq tune' [default: the library's choice]."},
     {CLI_FLAG, "no-fuse", offsetof(struct options, no_fuse),
      .help = "Run q, k, v and gate, up one by one instead of as one product each."},
     {CLI_HEADING, "Output", .offset = 0},

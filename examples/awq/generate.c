@@ -15,7 +15,7 @@
 enum { MAX_SLOTS = 32, MAX_ROWS = 4096 };
 
 struct options {
-    const char *model, *prompt, *output;
+    const char *model, *prompt, *output, *tuning;
     int64_t tokens, documents, top_k, seed;
     double temperature, top_p;
     struct placement placement;
@@ -314,7 +314,7 @@ static bool print_results(const struct generation *generation)
 static bool generate(struct generation *generation)
 {
     const struct options *options = generation->options;
-    const struct model_options model_options = {.no_fuse = options->no_fuse};
+    const struct model_options model_options = {.no_fuse = options->no_fuse, .tuning = options->tuning};
     return placement_open(&options->placement, &generation->context) &&
            tokenizer_open(options->model, &generation->tokenizer) &&
            model_open(generation->context, options->model, &model_options, &generation->model) &&
@@ -381,6 +381,8 @@ static const struct cli_option table[] = {
      .help = "Equal seeds give equal texts [default: 0].", .minimum = 0, .maximum = INFINITY},
     {CLI_HEADING, "Running", .offset = 0},
     PLACEMENT_OPTIONS(struct options, placement),
+    {CLI_STRING, "tuning", offsetof(struct options, tuning), .argument = "FILE",
+     .help = "Kernels as measured on this device by 'awq tune' [default: the library's choice]."},
     {CLI_FLAG, "no-fuse", offsetof(struct options, no_fuse),
      .help = "Run q, k, v and gate, up one by one instead of as one product each."},
     {CLI_HEADING, "Output", .offset = 0},

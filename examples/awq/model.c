@@ -271,6 +271,13 @@ bool linear_weights_can_fuse(const struct linear_weights *linears, size_t count)
     return true;
 }
 
+static awq_status concatenate(const struct linear_weights *linears, size_t count, awq_weight **whole)
+{
+    const awq_weight *parts[BLOCK_LINEARS];
+    for (size_t i = 0; i < count; i++) parts[i] = linears[i].quantized;
+    return awq_weight_concatenate(count, parts, whole);
+}
+
 /* A GPU takes dense weights from its own memory, and multiplies them with activations of the same type. */
 static awq_status make_linear(awq_context *context, const struct model_config *config,
                               const struct linear_weights *linears, size_t count, const awq_linear_options *options,
@@ -279,11 +286,9 @@ static awq_status make_linear(awq_context *context, const struct model_config *c
     awq_status status;
     bool is_cuda = context_is_cuda(context);
     if (linears[0].quantized) {
-        const awq_weight *parts[3];
         awq_weight *whole = NULL;
         if (count == 1) return awq_linear_create(context, linears[0].quantized, options, linear);
-        for (size_t i = 0; i < count; i++) parts[i] = linears[i].quantized;
-        status = awq_weight_concatenate(count, parts, &whole);
+        status = concatenate(linears, count, &whole);
         if (status == AWQ_OK) status = awq_linear_create(context, whole, options, linear);
         awq_weight_destroy(whole);
         return status;
@@ -301,7 +306,7 @@ static awq_status make_linear(awq_context *context, const struct model_config *c
 /* One linear from 'count' that share an input. */
 static bool linear_create(awq_context *context, const struct model_config *config,
                           const struct linear_weights *linears, size_t count, const int64_t *outputs, uint32_t flags,
-                          const char *name, awq_linear **linear)
+                          const awq_tuning *tuning, const char *name, awq_linear **linear)
 {
     awq_linear_options options;
     awq_tensor bias;
@@ -309,6 +314,7 @@ static bool linear_create(awq_context *context, const struct model_config *confi
     awq_struct_init(&options, sizeof options);
     options.flags = flags;
     options.bias = bias.data ? &bias : NULL;
+    options.tuning = tuning;
     awq_status status = make_linear(context, config, linears, count, &options, linear);
     awq_context_free(context, bias.data);
     return status == AWQ_OK || cli_library_error(status, "%s", name);
@@ -316,8 +322,8 @@ static bool linear_create(awq_context *context, const struct model_config *confi
 
 /* 'count' linears from 'first' on: into *fused when they can be, else each into its own place. */
 static bool create_group(awq_context *context, const struct model_config *config, const struct block_weights *weights,
-                         int first, size_t count, uint32_t fused_flags, bool fuse, awq_linear **fused,
-                         awq_linear *apart[BLOCK_LINEARS])
+                         int first, size_t count, uint32_t fused_flags, bool fuse, const awq_tuning *tuning,
+                         awq_linear **fused, awq_linear *apart[BLOCK_LINEARS])
 {
     const struct linear_weights *linears = weights->linear + first;
     int64_t outputs[BLOCK_LINEARS], k;
@@ -325,10 +331,10 @@ static bool create_group(awq_context *context, const struct model_config *config
     for (int i = 0; i < BLOCK_LINEARS; i++) block_linear_shape(config, i, &outputs[i], &k);
     block_linear_name(weights->layer, first, name);
     if (fuse && linear_weights_can_fuse(linears, count))
-        return linear_create(context, config, linears, count, outputs + first, fused_flags, name, fused);
+        return linear_create(context, config, linears, count, outputs + first, fused_flags, tuning, name, fused);
     for (size_t i = 0; i < count; i++) {
         block_linear_name(weights->layer, first + (int)i, name);
-        if (!linear_create(context, config, linears + i, 1, outputs + first + i, 0, name,
+        if (!linear_create(context, config, linears + i, 1, outputs + first + i, 0, tuning, name,
                            &apart[(size_t)first + i]))
             return false;
     }
@@ -336,7 +342,7 @@ static bool create_group(awq_context *context, const struct model_config *config
 }
 
 bool block_create(awq_context *context, const struct model_config *config, const struct block_weights *weights,
-                  bool fuse, struct block *block)
+                  bool fuse, const awq_tuning *tuning, struct block *block)
 {
     struct block result = {.layer = weights->layer};
     char name[TENSOR_NAME_SIZE];
@@ -345,11 +351,11 @@ bool block_create(awq_context *context, const struct model_config *config, const
               copy_vector(context, &weights->mlp_norm, name, &result.mlp_norm) &&
               copy_vector(context, &weights->q_norm, name, &result.q_norm) &&
               copy_vector(context, &weights->k_norm, name, &result.k_norm) &&
-              create_group(context, config, weights, LINEAR_Q, 3, 0, fuse, &result.qkv, result.linear) &&
-              create_group(context, config, weights, LINEAR_O, 1, 0, false, NULL, result.linear) &&
-              create_group(context, config, weights, LINEAR_GATE, 2, AWQ_LINEAR_SILU_MUL, fuse, &result.gate_up,
+              create_group(context, config, weights, LINEAR_Q, 3, 0, fuse, tuning, &result.qkv, result.linear) &&
+              create_group(context, config, weights, LINEAR_O, 1, 0, false, tuning, NULL, result.linear) &&
+              create_group(context, config, weights, LINEAR_GATE, 2, AWQ_LINEAR_SILU_MUL, fuse, tuning, &result.gate_up,
                            result.linear) &&
-              create_group(context, config, weights, LINEAR_DOWN, 1, 0, false, NULL, result.linear);
+              create_group(context, config, weights, LINEAR_DOWN, 1, 0, false, tuning, NULL, result.linear);
     if (!ok) block_clear(context, &result);
     *block = result;
     return ok;
@@ -365,6 +371,28 @@ void block_clear(awq_context *context, struct block *block)
     awq_context_free(context, block->q_norm);
     awq_context_free(context, block->k_norm);
     memset(block, 0, sizeof *block);
+}
+
+bool block_run_weights(const struct block_weights *weights, bool fuse, awq_weight *list[BLOCK_LINEARS], size_t *count)
+{
+    static const struct {
+        int first;
+        size_t count;
+    } groups[] = {{LINEAR_Q, 3}, {LINEAR_O, 1}, {LINEAR_GATE, 2}, {LINEAR_DOWN, 1}};
+    awq_status status = AWQ_OK;
+    *count = 0;
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+        const struct linear_weights *linears = weights->linear + groups[g].first;
+        const bool one = fuse && linear_weights_can_fuse(linears, groups[g].count);
+        for (size_t i = 0; i < groups[g].count && status == AWQ_OK; i += one ? groups[g].count : 1) {
+            if (!linears[i].quantized) continue;
+            status = concatenate(linears + i, one ? groups[g].count : 1, &list[*count]);
+            if (status == AWQ_OK) ++*count;
+        }
+    }
+    if (status == AWQ_OK) return true;
+    while (*count) awq_weight_destroy(list[--*count]);
+    return cli_library_error(status, "layer %lld", (long long)weights->layer);
 }
 
 /* ---- the whole model */
@@ -411,7 +439,7 @@ static bool open_block(struct model *model, int64_t layer, bool fuse)
     struct block_weights weights;
     if (!block_weights_load(model->context, model->checkpoint, &model->config, layer, &weights)) return false;
     count_block(model, &weights, &model->sizes);
-    bool ok = block_create(model->context, &model->config, &weights, fuse, &model->blocks[layer]);
+    bool ok = block_create(model->context, &model->config, &weights, fuse, model->tuning, &model->blocks[layer]);
     block_weights_clear(&weights);
     block_weights_release(model->checkpoint, layer);
     return ok;
@@ -457,7 +485,7 @@ static bool open_ends(struct model *model)
     if (!config->tied_head)
         count_linear(model, "lm_head", &head, config->vocabulary, config->hidden, &model->sizes);
     bool ok = copy_vector(model->context, &norm, "model.norm.weight", &model->final_norm) &&
-              linear_create(model->context, config, &head, 1, &config->vocabulary, 0,
+              linear_create(model->context, config, &head, 1, &config->vocabulary, 0, model->tuning,
                             config->tied_head ? "model.embed_tokens.weight" : "lm_head", &model->head) &&
               tensor_bring(model->context, "model.embed_tokens.weight", model->embedding.dtype, &model->embedding,
                            &model->embedding_memory);
@@ -479,6 +507,11 @@ bool model_open(awq_context *context, const char *directory, const struct model_
         cli_library_error(status, "%s", directory);
         goto fail;
     }
+    if (options && options->tuning) status = awq_tuning_load(context, options->tuning, &result->tuning);
+    if (status != AWQ_OK) {
+        cli_library_error(status, "the tuning");
+        goto fail;
+    }
     if (!open_ends(result) || !open_blocks(result, fuse)) goto fail;
     *model = result;
     return true;
@@ -493,6 +526,7 @@ void model_close(struct model *model)
     for (int64_t i = 0; model->blocks && i < model->config.layers; i++) block_clear(model->context, &model->blocks[i]);
     free(model->blocks);
     awq_linear_destroy(model->head);
+    awq_tuning_destroy(model->tuning);
     awq_context_free(model->context, model->final_norm);
     awq_context_free(model->context, model->embedding_memory);
     awq_checkpoint_destroy(model->checkpoint);

@@ -108,13 +108,19 @@ struct block {
     float *q_norm, *k_norm; /* NULL without qk_norm */
 };
 
-/* Copies what it needs: 'weights' may be cleared and released afterwards.  Without 'fuse' all linears stay apart. */
+/* Copies what it needs: 'weights' may be cleared and released afterwards.  Without 'fuse' all linears stay apart.
+ * 'tuning' chooses their kernels; NULL: the library. */
 bool block_create(awq_context *context, const struct model_config *config, const struct block_weights *weights,
-                  bool fuse, struct block *block);
+                  bool fuse, const awq_tuning *tuning, struct block *block);
 void block_clear(awq_context *context, struct block *block);
 
+/* The quantised weights that the block would run with, those of one input as one where they can be fused: at most
+ * BLOCK_LINEARS, which are the caller's to destroy. */
+bool block_run_weights(const struct block_weights *weights, bool fuse, awq_weight *list[BLOCK_LINEARS], size_t *count);
+
 struct model_options {
-    bool no_fuse; /* see block_create */
+    bool no_fuse;       /* see block_create */
+    const char *tuning; /* file with measured choices of kernels; NULL: none */
 };
 
 /* What the weights take. */
@@ -130,6 +136,7 @@ struct model {
     awq_checkpoint *checkpoint;
     struct model_config config;
     struct block *blocks;
+    awq_tuning *tuning; /* NULL: none */
     awq_tensor embedding; /* [vocabulary][hidden], a view into the checkpoint or of 'embedding_memory' */
     void *embedding_memory;
     float *final_norm;

@@ -358,7 +358,7 @@ static bool advance_quantized(struct block_job *block)
     struct quantize_job *job = block->job;
     struct job_part part = {job, block->weights->layer, QUANTIZED_PART, WHOLE};
     struct block quantized = {0};
-    bool ok = block_create(job->context, &job->config, block->weights, true, &quantized) &&
+    bool ok = block_create(job->context, &job->config, block->weights, true, NULL, &quantized) &&
               job_forward(job, &quantized, true, &part, NULL, NULL);
     block_clear(job->context, &quantized);
     return ok;

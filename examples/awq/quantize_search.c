@@ -376,7 +376,7 @@ bool block_search(struct quantize_job *job, const struct block_weights *weights,
     struct searcher searcher = {.job = job, .weights = weights, .statistics = statistics, .report = report};
     struct job_part part = {job, weights->layer, 0, PASS_PART};
     progress_note(&job->progress, "layer %lld: activations", (long long)weights->layer);
-    bool ok = block_create(job->context, &job->config, weights, false, &searcher.floats) &&
+    bool ok = block_create(job->context, &job->config, weights, false, NULL, &searcher.floats) &&
               allocate_room(&searcher) && create_calibrations(&searcher) &&
               job_forward(job, &searcher.floats, !job->settings->through_quantized, &part, observe, &searcher);
     for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = search_point(&searcher, point);
