@@ -56,6 +56,8 @@ static void describe_weight(const struct awqi_linear_spec *spec, awq_kernel_requ
 
 awq_status awqi_cuda_linear_prepare(void *device, const struct awqi_linear_spec *spec, void **prepared)
 {
+    if (spec->weight != NULL && spec->weight->salient_count > 0)
+        return awqi_cuda_host->fail(AWQ_ERROR_UNSUPPORTED, "cuda: no salient columns in this version");
     struct cuda_linear *linear = calloc(1, sizeof *linear);
     if (linear == NULL) return awqi_cuda_host->fail(AWQ_ERROR_OUT_OF_MEMORY, "cuda: no memory for a linear");
     linear->kernel = spec->kernel;

@@ -9,6 +9,7 @@
  * itself is used. */
 #include "backend.h"
 #include "place.h"
+#include "salient.h"
 #include "search.h"
 
 #include <math.h>
@@ -28,7 +29,7 @@ struct clip_search {
     struct awqi_quantizer quantizer;
     struct awqi_placed w;
     int32_t dtype; /* that w s is rounded to */
-    float *scales; /* [k], or NULL for ones */
+    float *scales; /* [k], 0 in salient columns, which take no part; or NULL for ones */
     int64_t n, k, groups, steps;
     int64_t rows;      /* sampled rows used */
     bool reduced;      /* roots of groups narrower than that are triangular.  Only on the CPU: on another device
@@ -72,7 +73,27 @@ static awq_status check_clip_options(const awq_clip_options *options)
     return AWQ_OK;
 }
 
-static awq_status import_options(struct clip_search *clip, const awq_search *search, const awq_clip_options *given)
+/* The scales with 0 in salient columns. */
+static awq_status mask_salient(struct clip_search *clip, const awq_quantize_options *quantize,
+                               const awq_calibration *calibration, const awq_tensor *w)
+{
+    struct awqi_salient salient;
+    void *memory;
+    awq_status status = awqi_salient_choose(clip->context, quantize, calibration, w, &salient);
+    if (status == AWQ_OK && salient.count > 0) {
+        status = awqi_alloc(clip->context, (uint64_t)clip->k, sizeof *clip->scales, "masked input scales", &memory);
+        if (status == AWQ_OK) {
+            awqi_salient_mask(&salient, clip->scales, clip->k, memory);
+            awqi_free(clip->context, clip->scales);
+            clip->scales = memory;
+        }
+    }
+    awqi_salient_release(clip->context, &salient);
+    return status;
+}
+
+static awq_status import_options(struct clip_search *clip, const awq_search *search, const awq_clip_options *given,
+                                 const awq_calibration *calibration, const awq_tensor *w)
 {
     awq_clip_options *options = &clip->options;
     awq_quantize_options quantize;
@@ -88,7 +109,8 @@ static awq_status import_options(struct clip_search *clip, const awq_search *sea
     if (options->max_rows == 0) options->max_rows = DEFAULT_ROWS;
     clip->steps = awqi_max64((int64_t)(options->max_shrink * options->grid_points), 1);
     clip->groups = awqi_ceil_div(clip->k, clip->quantizer.group_size);
-    return awqi_scaled_take_scales(clip->context, search, quantize.input_scale, clip->k, &clip->scales);
+    status = awqi_scaled_take_scales(clip->context, search, quantize.input_scale, clip->k, &clip->scales);
+    return status == AWQ_OK ? mask_salient(clip, &quantize, calibration, w) : status;
 }
 
 static awq_status check_limits(const struct clip_search *clip, const awq_tensor *limits)
@@ -102,8 +124,8 @@ static awq_status check_limits(const struct clip_search *clip, const awq_tensor 
     return status;
 }
 
-static awq_status begin(struct clip_search *clip, const awq_tensor *w, const awq_search *search,
-                        const awq_clip_options *options, const awq_tensor *limits)
+static awq_status begin(struct clip_search *clip, const awq_tensor *w, const awq_calibration *calibration,
+                        const awq_search *search, const awq_clip_options *options, const awq_tensor *limits)
 {
     awq_status status = awqi_check_tensor(w, 2, AWQI_FLOATS, "w");
     if (status == AWQ_OK) status = awqi_check_reachable(clip->context, w, "w");
@@ -113,7 +135,7 @@ static awq_status begin(struct clip_search *clip, const awq_tensor *w, const awq
     if (clip->n == 0 || clip->k == 0)
         return awqi_fail(AWQ_ERROR_INVALID, "w: shape [%lld][%lld] has no elements", (long long)clip->n,
                          (long long)clip->k);
-    status = import_options(clip, search, options);
+    status = import_options(clip, search, options, calibration, w);
     if (status == AWQ_OK) status = check_limits(clip, limits);
     if (status != AWQ_OK) return status;
     clip->dtype = clip->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : w->dtype;
@@ -129,10 +151,12 @@ static awq_status begin(struct clip_search *clip, const awq_tensor *w, const awq
 static void take_inputs(const struct clip_search *clip, const float *samples, int64_t group, float *x)
 {
     int64_t first = group_begin(clip, group), width = group_width(clip, group);
+    const float *scales = clip->scales != NULL ? clip->scales + first : NULL;
     for (int64_t row = 0; row < clip->rows; row++) {
         const float *from = samples + row * clip->k + first;
         float *to = x + row * width;
-        for (int64_t i = 0; i < width; i++) to[i] = clip->scales != NULL ? from[i] / clip->scales[first + i] : from[i];
+        for (int64_t i = 0; i < width; i++)
+            to[i] = scales == NULL ? from[i] : scales[i] > 0.0f ? from[i] / scales[i] : 0.0f;
     }
 }
 
@@ -332,7 +356,7 @@ awq_status awq_clip_search(awq_context *context, const awq_tensor *w, const awq_
         return awqi_fail(AWQ_ERROR_INVALID, "awq_clip_search: %s is NULL", context ? "calibration" : "context");
     struct clip_search clip = {.context = context};
     awq_struct_init(&clip.result, sizeof clip.result);
-    awq_status status = begin(&clip, w, search, options, limits);
+    awq_status status = begin(&clip, w, calibration, search, options, limits);
     if (status == AWQ_OK) status = make_roots(&clip, calibration);
     if (status == AWQ_OK) status = search_all(&clip);
     if (status == AWQ_OK && result != NULL)

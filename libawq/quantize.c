@@ -1,24 +1,13 @@
 /* awq_quantize: options resolved and inputs checked, then blocks of rows through the backend into a weight. */
 #include "backend.h"
 #include "place.h"
+#include "salient.h"
 #include "search.h"
 
 #include <math.h>
 
 /* Bounds what is held besides the weight: codes one per byte and F32 scales of this many rows. */
 enum { ROWS_AT_ONCE = 512 };
-
-static awq_status check_salient(const awq_quantize_options *options)
-{
-    if (!(options->salient_fraction >= 0.0 && options->salient_fraction <= 1.0))
-        return awqi_fail(AWQ_ERROR_INVALID, "salient_fraction %g is not within [0, 1]", options->salient_fraction);
-    if (options->salient_rule < AWQ_SALIENT_BY_ACTIVATION || options->salient_rule > AWQ_SALIENT_AT_RANDOM)
-        return awqi_fail(AWQ_ERROR_INVALID, "salient_rule %d is none of AWQ_SALIENT_*", options->salient_rule);
-    if (options->salient_fraction > 0.0)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "salient_fraction %g: version %s keeps no channels in FP16",
-                         options->salient_fraction, awq_version_string());
-    return AWQ_OK;
-}
 
 awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k, struct awqi_quantizer *quantizer)
 {
@@ -46,7 +35,7 @@ awq_status awqi_quantizer_resolve(const awq_quantize_options *options, int64_t k
     if (resolved.profile == AWQ_PROFILE_LLM_AWQ && resolved.flags != 0)
         return awqi_fail(AWQ_ERROR_UNSUPPORTED,
                          "llm-awq has no symmetric quantiser to agree with; take AWQ_PROFILE_AUTOAWQ");
-    status = check_salient(options);
+    status = awqi_salient_check(options);
     if (status == AWQ_OK) *quantizer = resolved;
     return status;
 }
@@ -59,6 +48,8 @@ struct quantization {
     struct awqi_quantizer quantizer;
     int64_t n, k, groups;
     float *input_scale; /* [k], or NULL */
+    struct awqi_salient salient;
+    float *masked;      /* [k], the input scale with 0 in salient columns; NULL when there are none */
     float *limits;      /* [ROWS_AT_ONCE][groups], or NULL */
     uint8_t *codes;     /* [ROWS_AT_ONCE][k] */
     float *scales;      /* [ROWS_AT_ONCE][groups] */
@@ -70,10 +61,15 @@ struct quantization {
 /* ---- inputs */
 
 /* Times its scales, so that an overflow is found as well. */
-static awq_status check_finite(const struct quantization *work)
+static struct awqi_scaled scaled_weight(const struct quantization *work)
 {
     int32_t dtype = work->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : work->w.view.dtype;
-    const struct awqi_scaled scaled = {&work->w.view, work->input_scale, dtype};
+    return (struct awqi_scaled){&work->w.view, work->input_scale, dtype};
+}
+
+static awq_status check_finite(const struct quantization *work)
+{
+    const struct awqi_scaled scaled = scaled_weight(work);
     return awqi_scaled_check(work->context, &scaled, "w");
 }
 
@@ -121,7 +117,7 @@ static awq_status quantize_block(struct quantization *work)
     w.byte_offset += (uint64_t)(work->first_row * w.strides[0] * (int64_t)awq_dtype_size(w.dtype));
     struct awqi_quantize_job job = {
         .w = &w,
-        .input_scale = work->input_scale,
+        .input_scale = work->masked != NULL ? work->masked : work->input_scale,
         .clip = work->limits,
         .quantizer = work->quantizer,
         .codes = work->codes,
@@ -159,11 +155,49 @@ static awq_status allocate_block(struct quantization *work)
 static void release_block(struct quantization *work)
 {
     awqi_unplace(work->context, &work->w);
+    awqi_salient_release(work->context, &work->salient);
+    awqi_free(work->context, work->masked);
     awqi_free(work->context, work->input_scale);
     awqi_free(work->context, work->codes);
     awqi_free(work->context, work->scales);
     awqi_free(work->context, work->zeros);
     awqi_free(work->context, work->limits);
+}
+
+/* ---- salient columns */
+
+static awq_status mask_salient(struct quantization *work)
+{
+    void *memory;
+    if (work->salient.count == 0) return AWQ_OK;
+    awq_status status = awqi_alloc(work->context, (uint64_t)work->k, sizeof(float), "masked input scales", &memory);
+    if (status != AWQ_OK) return status;
+    work->masked = memory;
+    awqi_salient_mask(&work->salient, work->input_scale, work->k, work->masked);
+    return AWQ_OK;
+}
+
+static awq_status keep_salient(struct quantization *work)
+{
+    const struct awqi_scaled scaled = scaled_weight(work);
+    const int64_t count = work->salient.count;
+    awq_weight *weight = work->weight;
+    awq_status status = awqi_weight_add_salient(weight, count);
+    if (status != AWQ_OK || count == 0) return status;
+    memcpy(weight->salient_columns, work->salient.columns, (size_t)count * sizeof *weight->salient_columns);
+    for (int64_t row = 0; row < work->n; row++)
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t column = work->salient.columns[i];
+            float value;
+            awqi_scaled_load(&scaled, row, column, &value, 1);
+            const uint16_t half = awqi_f32_to_f16(value);
+            if ((half & 0x7c00u) == 0x7c00u)
+                return awqi_fail(AWQ_ERROR_NON_FINITE,
+                                 "w: row %lld, column %lld is salient, but %g (scaled) overflows F16",
+                                 (long long)row, (long long)column, (double)value);
+            weight->salient_values[row * count + i] = half;
+        }
+    return AWQ_OK;
 }
 
 static awq_status quantize_blocks(struct quantization *work, bool record_input_scale)
@@ -173,6 +207,7 @@ static awq_status quantize_blocks(struct quantization *work, bool record_input_s
     if (status == AWQ_OK) status = allocate_block(work);
     for (; status == AWQ_OK && work->first_row < work->n; work->first_row += ROWS_AT_ONCE)
         status = quantize_block(work);
+    if (status == AWQ_OK) status = keep_salient(work);
     if (status == AWQ_OK && record_input_scale)
         memcpy(work->weight->input_scale, work->input_scale, (size_t)work->k * sizeof(float));
     return status;
@@ -209,6 +244,9 @@ awq_status awq_quantize(awq_context *context, const awq_tensor *w, const awq_sea
     if (status == AWQ_OK) status = check_clip(&work);
     if (status == AWQ_OK) status = awqi_place(context, w, &work.w);
     if (status == AWQ_OK) status = check_finite(&work);
+    if (status == AWQ_OK)
+        status = awqi_salient_choose(context, &merged, awqi_search_calibration(search), w, &work.salient);
+    if (status == AWQ_OK) status = mask_salient(&work);
     bool record = work.input_scale != NULL && !(merged.flags & AWQ_QUANTIZE_INPUT_SCALE_FOLDED);
     if (status == AWQ_OK) status = quantize_blocks(&work, record);
     release_block(&work);

@@ -8,6 +8,7 @@
 
 #include "calibration.h"
 #include "place.h"
+#include "salient.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -43,6 +44,8 @@ struct run {
     int64_t placed_count;
     struct awqi_candidates source;
     float *scales;   /* [channels], of the candidate at work */
+    struct awqi_salient *salient; /* of each weight */
+    float *masked;                /* [channels], the scales with 0 in salient columns; NULL when there are none */
     float **buffers; /* candidate weights [N][K] there: one for each weight with a callback, else one for all */
     int64_t buffer_count;
     awq_tensor *views; /* of the buffers, for the callback */
@@ -104,9 +107,13 @@ static awq_status import_options(awq_search *search, const awq_search_options *g
     if (status != AWQ_OK) return status;
     options->quantize = NULL;
     if (options->grid_points == 0) options->grid_points = 20;
-    if (search->quantize.input_scale != NULL || search->quantize.clip != NULL)
-        return awqi_fail(AWQ_ERROR_INVALID, "awq_search_options: quantize has %s, which belongs to one weight",
-                         search->quantize.clip != NULL ? "clip" : "input_scale");
+    const char *own = search->quantize.clip != NULL              ? "clip"
+                      : search->quantize.input_scale != NULL     ? "input_scale"
+                      : search->quantize.importance != NULL      ? "importance"
+                      : search->quantize.salient_columns != NULL ? "salient_columns"
+                                                                 : NULL;
+    if (own != NULL)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_search_options: quantize has %s, which belongs to one weight", own);
     return awqi_quantizer_resolve(&search->quantize, search->calibration->channels, &search->quantizer);
 }
 
@@ -121,7 +128,8 @@ awq_status awqi_search_merge_options(const awq_search *search, const awq_quantiz
     if (options->profile == 0) options->profile = defaults->profile;
     if (options->scale_dtype == 0) options->scale_dtype = defaults->scale_dtype;
     if (options->salient_rule == 0) options->salient_rule = defaults->salient_rule;
-    if (options->salient_fraction == 0.0) options->salient_fraction = defaults->salient_fraction;
+    if (options->salient_fraction == 0.0 && options->salient_columns == NULL)
+        options->salient_fraction = defaults->salient_fraction;
     if (options->seed == 0) options->seed = defaults->seed;
     options->flags |= defaults->flags;
     return AWQ_OK;
@@ -339,6 +347,22 @@ static awq_status prepare_buffers(struct run *run)
     return status;
 }
 
+static awq_status prepare_salient(struct run *run)
+{
+    awq_search *search = run->search;
+    bool any = false;
+    awq_status status = take(run, search->count, sizeof *run->salient, "salient columns", &run->salient);
+    if (status != AWQ_OK) return status;
+    memset(run->salient, 0, (size_t)search->count * sizeof *run->salient);
+    for (int64_t i = 0; status == AWQ_OK && i < search->count; i++) {
+        status = awqi_salient_choose(search->context, &search->quantize, search->calibration, &search->weights[i],
+                                     &run->salient[i]);
+        any = any || run->salient[i].count > 0;
+    }
+    if (status != AWQ_OK || !any) return status;
+    return take(run, search->calibration->channels, sizeof(float), "masked scales", &run->masked);
+}
+
 static awq_status run_prepare(struct run *run)
 {
     awq_search *search = run->search;
@@ -346,6 +370,7 @@ static awq_status run_prepare(struct run *run)
     search->rows = 0;
     awq_status status = prepare_weights(run);
     if (status == AWQ_OK) status = prepare_source(run);
+    if (status == AWQ_OK) status = prepare_salient(run);
     if (status == AWQ_OK && search->options.loss == NULL) {
         status = search->options.objective == AWQ_OBJECTIVE_GRAM ? prepare_gram(run) : prepare_samples(run);
         if (status == AWQ_OK)
@@ -369,6 +394,10 @@ static void run_release(struct run *run)
     awqi_unplace_floats(context, run->x, run->rows);
     awqi_free(context, run->root);
     awqi_free(context, run->scales);
+    for (int64_t i = 0; run->salient != NULL && i < run->search->count; i++)
+        awqi_salient_release(context, &run->salient[i]);
+    awqi_free(context, run->salient);
+    awqi_free(context, run->masked);
     awqi_free(context, run->source.importance);
     awqi_free(context, run->source.weight_mean);
     awqi_free(context, run->source.work);
@@ -376,19 +405,37 @@ static void run_release(struct run *run)
 
 /* ---- the loss of a candidate */
 
+/* candidate = F16(W s) / s in the salient columns, where the quantiser saw zeros.  There are such on the CPU only. */
+static void keep_salient(const struct run *run, int64_t index, float *candidate)
+{
+    const awq_tensor *w = &run->weights[index];
+    const struct awqi_salient *salient = &run->salient[index];
+    const struct awqi_scaled scaled = {w, run->scales, is_exact(run->search) ? AWQ_F32 : w->dtype};
+    for (int64_t row = 0; row < w->shape[0]; row++)
+        for (int64_t i = 0; i < salient->count; i++) {
+            float value;
+            awqi_scaled_load(&scaled, row, salient->columns[i], &value, 1);
+            candidate[row * w->shape[1] + salient->columns[i]] =
+                awqi_round_to(AWQ_F16, value) / run->scales[salient->columns[i]];
+        }
+}
+
 /* candidate = Q(W s) / s */
 static awq_status quantize_candidate(struct run *run, int64_t index, float *candidate)
 {
     awq_search *search = run->search;
+    if (run->masked != NULL) awqi_salient_mask(&run->salient[index], run->scales, run->source.channels, run->masked);
     struct awqi_quantize_job job = {
         .w = &run->weights[index],
-        .input_scale = run->scales,
+        .input_scale = run->masked != NULL ? run->masked : run->scales,
         .quantizer = search->quantizer,
         .dequantized = candidate,
         .unscale = true,
     };
     awq_status status = awqi_context_backend(search->context)->quantize(awqi_context_device(search->context), &job);
-    return status == AWQ_OK ? status : awqi_fail_in(status, "weight %lld", (long long)index);
+    if (status != AWQ_OK) return awqi_fail_in(status, "weight %lld", (long long)index);
+    keep_salient(run, index, candidate);
+    return AWQ_OK;
 }
 
 static awq_status built_in_loss(struct run *run, double *loss)
@@ -491,6 +538,11 @@ awq_status awqi_search_check(const awq_search *search, int64_t inputs)
     if (status != AWQ_OK || search->calibration->channels == inputs) return status;
     return awqi_fail(AWQ_ERROR_INVALID, "search: over %lld inputs, but the weight has %lld",
                      (long long)search->calibration->channels, (long long)inputs);
+}
+
+const awq_calibration *awqi_search_calibration(const awq_search *search)
+{
+    return search != NULL ? search->calibration : NULL;
 }
 
 const float *awqi_search_scales(const awq_search *search)

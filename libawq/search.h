@@ -15,6 +15,9 @@ const float *awqi_search_scales(const awq_search *search);
 /* The quantiser that was searched for: a whole struct of this version, without input_scale and clip. */
 const awq_quantize_options *awqi_search_quantize_options(const awq_search *search);
 
+/* What the search goes by; NULL for no search. */
+const awq_calibration *awqi_search_calibration(const awq_search *search);
+
 /* Import 'given' (NULL: all defaults) and let the fields it leaves at zero take the values of 'search', when that is
  * not NULL; flags are united.  *options is a whole struct of this version. */
 awq_status awqi_search_merge_options(const awq_search *search, const awq_quantize_options *given,

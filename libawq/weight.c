@@ -14,6 +14,8 @@ static void release_weight(awq_weight *weight)
     awqi_free(context, weight->scales);
     awqi_free(context, weight->zeros);
     awqi_free(context, weight->input_scale);
+    awqi_free(context, weight->salient_columns);
+    awqi_free(context, weight->salient_values);
     awqi_free(context, weight);
     awqi_context_release(context);
 }
@@ -284,6 +286,7 @@ awq_status awq_weight_create(awq_context *context, const awq_tensor *codes, cons
     if (status == AWQ_OK) status = fill_codes(created, codes);
     if (status == AWQ_OK) status = fill_scales(created, scales);
     if (status == AWQ_OK && zeros != NULL) status = fill_zeros(created, zeros);
+    if (status == AWQ_OK) status = awqi_weight_set_salient(created, known.salient_columns, known.salient_values);
     if (status != AWQ_OK) {
         awq_weight_destroy(created);
         return awqi_fail_in(status, "awq_weight_create");
@@ -298,7 +301,7 @@ awq_status awq_weight_create(awq_context *context, const awq_tensor *codes, cons
 awq_status awq_weight_get_info(const awq_weight *weight, awq_weight_info *info)
 {
     if (weight == NULL) return awqi_fail(AWQ_ERROR_INVALID, "awq_weight_get_info: weight is NULL");
-    uint64_t scales = (uint64_t)weight->n * (uint64_t)weight->groups;
+    uint64_t scales = (uint64_t)weight->n * (uint64_t)weight->groups, salient = (uint64_t)weight->salient_count;
     awq_weight_info known;
     awq_struct_init(&known, sizeof known);
     known.bits = weight->bits;
@@ -309,11 +312,13 @@ awq_status awq_weight_get_info(const awq_weight *weight, awq_weight_info *info)
     known.flags = weight->symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
     known.scale_dtype = weight->scale_dtype;
     known.has_input_scale = weight->input_scale != NULL;
+    known.salient_columns = weight->salient_count;
     known.parts = weight->parts;
     known.clamped_scales = weight->clamped_scales;
     known.zero_groups = weight->zero_groups;
     known.size_bytes = (uint64_t)weight->n * weight->row_bytes + scales * awq_dtype_size(weight->scale_dtype) +
-                       (weight->symmetric ? 0 : scales);
+                       (weight->symmetric ? 0 : scales) + salient * sizeof *weight->salient_columns +
+                       (uint64_t)weight->n * salient * sizeof *weight->salient_values;
     return awqi_export(info, &known, sizeof known, "awq_weight_info");
 }
 
@@ -359,12 +364,30 @@ static void dequantize_part(const struct dequantization *work, int64_t row, int6
     }
 }
 
+/* (q - z) s + v in the salient columns of a row; exact in double but where the two are of very different size. */
+static void dequantize_salient(const struct dequantization *work, int64_t row)
+{
+    const awq_weight *weight = work->weight;
+    for (int64_t i = 0; i < weight->salient_count; i++) {
+        const int64_t column = weight->salient_columns[i], group = column / weight->group_size;
+        uint8_t code;
+        awqi_weight_get_codes(weight, row, column, 1, &code);
+        double value = (double)(code - awqi_weight_zero(weight, row, group));
+        value *= (double)awqi_weight_scale(weight, row, group);
+        value += (double)awqi_f16_to_f32(weight->salient_values[row * weight->salient_count + i]);
+        if (work->divisors != NULL) value /= (double)work->divisors[column];
+        const float rounded = work->out->dtype == AWQ_F32 ? (float)value : round_to_odd(value);
+        store_floats(work->out, row, column, &rounded, 1);
+    }
+}
+
 static void dequantize_row(void *user_data, int64_t row)
 {
     const struct dequantization *work = user_data;
     int64_t k = work->weight->k, group_size = work->weight->group_size;
     for (int64_t first = 0; first < k; first += awqi_min64(group_size, k - first))
         dequantize_part(work, row, first, awqi_min64(group_size, k - first));
+    dequantize_salient(work, row);
 }
 
 awq_status awq_weight_dequantize(const awq_weight *weight, uint32_t flags, awq_tensor *out)
@@ -441,6 +464,14 @@ static struct awqi_quantizer quantizer_of(const awq_weight *weight)
     };
 }
 
+/* Give 'created' away as *made, or destroy it after a failure. */
+static awq_status finish(awq_status status, awq_weight *created, awq_weight **made)
+{
+    if (status == AWQ_OK) *made = created;
+    else awq_weight_destroy(created);
+    return status;
+}
+
 static awq_status slice_rows(const awq_weight *weight, int64_t begin, int64_t end, awq_weight **slice)
 {
     struct awqi_quantizer quantizer = quantizer_of(weight);
@@ -454,8 +485,7 @@ static awq_status slice_rows(const awq_weight *weight, int64_t begin, int64_t en
     if (weight->zeros != NULL) memcpy(created->zeros, weight->zeros + begin * weight->groups, scales);
     if (weight->input_scale != NULL)
         memcpy(created->input_scale, weight->input_scale, (size_t)weight->k * sizeof(float));
-    *slice = created;
-    return AWQ_OK;
+    return finish(awqi_weight_slice_salient(weight, begin, 0, created), created, slice);
 }
 
 static void copy_columns(const awq_weight *from, int64_t begin, awq_weight *to, int64_t row)
@@ -485,8 +515,7 @@ static awq_status slice_columns(const awq_weight *weight, int64_t begin, int64_t
     if (weight->input_scale != NULL)
         memcpy(created->input_scale, weight->input_scale + begin, (size_t)(end - begin) * sizeof(float));
     created->parts = weight->parts;
-    *slice = created;
-    return AWQ_OK;
+    return finish(awqi_weight_slice_salient(weight, 0, begin, created), created, slice);
 }
 
 /* AWQ_OK when inputs can be cut before 'column'. */
@@ -572,6 +601,5 @@ awq_status awq_weight_concatenate(size_t count, const awq_weight *const *weights
     }
     if (created->input_scale != NULL)
         memcpy(created->input_scale, weights[0]->input_scale, (size_t)created->k * sizeof(float));
-    *weight = created;
-    return AWQ_OK;
+    return finish(awqi_weight_stack_salient(count, weights, created), created, weight);
 }

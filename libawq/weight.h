@@ -27,6 +27,10 @@ struct awq_weight {
     void *scales;       /* [n][groups], scale_dtype */
     uint8_t *zeros;     /* [n][groups]; NULL when symmetric */
     float *input_scale; /* [k]; NULL when there is none */
+    /* Columns with a value in FP16, which is added to (q - z) s. */
+    int64_t salient_count;
+    int32_t *salient_columns; /* [salient_count], ascending; NULL when there are none */
+    uint16_t *salient_values; /* [n][salient_count] */
 };
 
 /* Resolve and check options for a weight of k inputs. */
@@ -47,6 +51,23 @@ void *awqi_weight_scales(const awq_weight *weight, int64_t row);
 /* Scale in single precision, and zero point (2^(bits - 1) when symmetric), of group 'group' of row 'row'. */
 float awqi_weight_scale(const awq_weight *weight, int64_t row, int64_t group);
 int32_t awqi_weight_zero(const awq_weight *weight, int64_t row, int64_t group);
+
+/* ---- salient.c: salient columns of a weight that has none yet; after a failure it is good for nothing but destroying */
+
+/* Room for 'count' of them, uninitialised. */
+awq_status awqi_weight_add_salient(awq_weight *weight, int64_t count);
+
+/* Those of columns I32 [S] and values F16 [n][S], both NULL for none: checked. */
+awq_status awqi_weight_set_salient(awq_weight *weight, const awq_tensor *columns, const awq_tensor *values);
+
+/* Those of 'from' in the rows and columns from 'first_row' and 'first_column' on that 'to' has. */
+awq_status awqi_weight_slice_salient(const awq_weight *from, int64_t first_row, int64_t first_column, awq_weight *to);
+
+/* Those of weights whose rows 'to' has one after the other: a column that is not salient in all of them has the value 0
+ * where it is not. */
+awq_status awqi_weight_stack_salient(size_t count, const awq_weight *const *weights, awq_weight *to);
+
+/* ---- */
 
 /* AWQ_ERROR_INVALID or AWQ_ERROR_NON_FINITE unless 'scale' is F32 [k] and all positive and finite. */
 awq_status awqi_check_input_scale(const awq_tensor *scale, int64_t k);

@@ -6,7 +6,7 @@
 #include "support.h"
 #include "weight.h"
 
-enum { MAX_PLANES = 5, FIRST_LAYOUT = AWQ_LAYOUT_GEMM, LAST_LAYOUT = AWQ_LAYOUT_LLM_AWQ };
+enum { MAX_PLANES = 7, FIRST_LAYOUT = AWQ_LAYOUT_GEMM, LAST_LAYOUT = AWQ_LAYOUT_LLM_AWQ };
 
 /* Codes, scales and zero points at random.  group_size may be AWQ_GROUP_PER_ROW. */
 static inline awq_weight *random_weight(struct scratch *scratch, uint64_t *seed, int64_t n, int64_t k,

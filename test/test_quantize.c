@@ -422,7 +422,8 @@ static void test_options_are_checked(void **state)
         {.salient_rule = 3, .status = AWQ_ERROR_INVALID, .text = "salient_rule 3"},
         {.salient_fraction = 1.5, .status = AWQ_ERROR_INVALID, .text = "1.5"},
         {.salient_fraction = NAN, .status = AWQ_ERROR_INVALID, .text = "salient_fraction"},
-        {.salient_fraction = 0.01, .status = AWQ_ERROR_UNSUPPORTED, .text = "0.01"},
+        {.salient_fraction = -0.01, .status = AWQ_ERROR_INVALID, .text = "-0.01"},
+        {.salient_fraction = 0.01, .status = AWQ_ERROR_INVALID, .text = "by activation"},
         {.flags = 1, .profile = AWQ_PROFILE_LLM_AWQ, .status = AWQ_ERROR_UNSUPPORTED, .text = "symmetric"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

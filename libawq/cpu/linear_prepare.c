@@ -5,6 +5,8 @@
 
 static awq_status check_spec(const struct awqi_linear_spec *spec)
 {
+    if (spec->weight != NULL && spec->weight->salient_count > 0)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "the CPU kernels of this version take no salient columns");
     if (spec->kernel < AWQ_KERNEL_AUTO || spec->kernel > AWQ_KERNEL_GEMM)
         return awqi_fail(AWQ_ERROR_UNSUPPORTED, "kernel %s (%d): not on the CPU, which has reference, gemv and gemm",
                          awq_kernel_name(spec->kernel), spec->kernel);

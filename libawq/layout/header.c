@@ -2,13 +2,28 @@
  *
  *   header       I64 [7] = {version, N, K, group_size, bits, symmetric, dtype of the scales}
  *   input_scale  F32 [K], if the weight has one
+ *   salient_columns  I32 [S] and  salient_values  F16 [N][S], if the weight has such: what is added to those columns
  *
- * The version counts changes of these formats; a pack of another version is refused instead of misread. */
+ * The version counts changes of these formats; a pack of another version is refused instead of misread, as are planes
+ * that a version does not know. */
 #include "layout.h"
 
 static const char header_name[] = "header", input_scale_name[] = "input_scale";
+static const char salient_columns_name[] = "salient_columns", salient_values_name[] = "salient_values";
 
 enum { VERSION = 1, FIELDS = 7 };
+
+static awq_status write_salient(const awq_weight *weight, awq_packed *packed)
+{
+    const int64_t count = weight->salient_count;
+    awq_tensor columns, values;
+    void *memory;
+    awq_status status = awqi_packed_add(packed, salient_columns_name, AWQ_I32, 1, &count, &memory);
+    if (status != AWQ_OK) return status;
+    awq_tensor_init_1d(&columns, memory, AWQ_I32, count);
+    status = awqi_packed_add_2d(packed, salient_values_name, AWQ_F16, weight->n, count, &values);
+    return status == AWQ_OK ? awq_weight_export_salient(weight, &columns, &values) : status;
+}
 
 awq_status awqi_header_write(const awq_weight *weight, int32_t scale_dtype, awq_packed *packed)
 {
@@ -18,10 +33,11 @@ awq_status awqi_header_write(const awq_weight *weight, int32_t scale_dtype, awq_
     const int64_t fields[FIELDS] = {VERSION,      weight->n,         weight->k,  weight->group_size,
                                     weight->bits, weight->symmetric, scale_dtype};
     memcpy(header, fields, sizeof fields);
-    if (weight->input_scale == NULL) return AWQ_OK;
-    status = awqi_packed_add(packed, input_scale_name, AWQ_F32, 1, &weight->k, &input_scale);
-    if (status == AWQ_OK) memcpy(input_scale, weight->input_scale, (size_t)weight->k * sizeof(float));
-    return status;
+    if (weight->input_scale != NULL) {
+        status = awqi_packed_add(packed, input_scale_name, AWQ_F32, 1, &weight->k, &input_scale);
+        if (status == AWQ_OK) memcpy(input_scale, weight->input_scale, (size_t)weight->k * sizeof(float));
+    }
+    return status == AWQ_OK && weight->salient_count > 0 ? write_salient(weight, packed) : status;
 }
 
 static awq_status read_fields(const struct awqi_planes *planes, int64_t fields[FIELDS])
@@ -88,6 +104,8 @@ awq_status awqi_header_allocate(awq_context *context, const struct awqi_layout_h
     awq_status status = input_scale != NULL ? awqi_check_input_scale(input_scale, header->k) : AWQ_OK;
     if (status == AWQ_OK)
         status = awqi_weight_allocate(context, header->n, header->k, &header->quantizer, input_scale != NULL, weight);
-    if (status == AWQ_OK && input_scale != NULL) awqi_load_row(input_scale, 0, (*weight)->input_scale, header->k);
-    return status;
+    if (status != AWQ_OK) return status;
+    if (input_scale != NULL) awqi_load_row(input_scale, 0, (*weight)->input_scale, header->k);
+    return awqi_weight_set_salient(*weight, awqi_planes_get(planes, salient_columns_name),
+                                   awqi_planes_get(planes, salient_values_name));
 }

@@ -69,7 +69,7 @@ static const struct awqi_layout layouts[] = {
     {
         .id = AWQ_LAYOUT_CUDA_BLOCK,
         .name = "cuda-block",
-        .planes = {"qweight", "scales", "qzeros", "header", "input_scale"},
+        .planes = {"qweight", "scales", "qzeros", "header", "input_scale", "salient_columns", "salient_values"},
         .describes_itself = true,
         .pack = awqi_cuda_block_pack,
         .unpack = awqi_cuda_block_unpack,
@@ -77,7 +77,7 @@ static const struct awqi_layout layouts[] = {
     {
         .id = AWQ_LAYOUT_CPU_STREAM,
         .name = "cpu-stream",
-        .planes = {"stream", "header", "input_scale"},
+        .planes = {"stream", "header", "input_scale", "salient_columns", "salient_values"},
         .describes_itself = true,
         .pack = awqi_cpu_stream_pack,
         .unpack = awqi_cpu_stream_unpack,
@@ -177,6 +177,14 @@ awq_status awqi_packed_add_2d(awq_packed *packed, const char *name, int32_t dtyp
     return status;
 }
 
+/* No reader of the formats of others knows of salient columns. */
+static awq_status refuse_salient(const awq_weight *weight)
+{
+    if (weight->salient_count == 0) return AWQ_OK;
+    return awqi_fail(AWQ_ERROR_UNSUPPORTED, "the weight keeps %lld salient columns in FP16; cuda-block and cpu-stream "
+                                            "hold them", (long long)weight->salient_count);
+}
+
 awq_status awq_pack(awq_context *context, const awq_weight *weight, int32_t layout, awq_packed **packed)
 {
     if (packed == NULL) return awqi_fail(AWQ_ERROR_INVALID, "awq_pack: packed is NULL");
@@ -191,7 +199,8 @@ awq_status awq_pack(awq_context *context, const awq_weight *weight, int32_t layo
     awq_packed *created = memory;
     created->context = awqi_context_retain(context);
     atomic_init(&created->references, 1);
-    status = format->pack(format, weight, created);
+    status = format->describes_itself ? AWQ_OK : refuse_salient(weight);
+    if (status == AWQ_OK) status = format->pack(format, weight, created);
     if (status != AWQ_OK) {
         release_packed(created);
         return awqi_fail_in(status, "awq_pack: %s", format->name);

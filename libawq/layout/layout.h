@@ -4,7 +4,7 @@
 
 #include "../weight.h"
 
-enum { AWQI_MAX_PLANES = 5 };
+enum { AWQI_MAX_PLANES = 7 };
 
 /* Planes that somebody gave, each on the CPU and present, under the names of the format's table, each at most once. */
 struct awqi_planes {
@@ -106,14 +106,14 @@ struct awqi_layout_header {
     struct awqi_quantizer quantizer;
 };
 
-/* Add the planes "header" and, if the weight has one, "input_scale". */
+/* Add the planes "header" and, if the weight has them, "input_scale", "salient_columns" and "salient_values". */
 awq_status awqi_header_write(const awq_weight *weight, int32_t scale_dtype, awq_packed *packed);
 
 /* Read and check the plane "header"; options that are set must agree with it. */
 awq_status awqi_header_read(const struct awqi_planes *planes, const awq_unpack_options *options,
                             struct awqi_layout_header *header);
 
-/* A weight as the header describes it, with the input scale of its plane, if there is one. */
+/* A weight as the header describes it, with the input scale and the salient columns of their planes, if there are such. */
 awq_status awqi_header_allocate(awq_context *context, const struct awqi_layout_header *header,
                                 const struct awqi_planes *planes, awq_weight **weight);
 

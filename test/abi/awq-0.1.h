@@ -387,7 +387,8 @@ enum {
     AWQ_QUANTIZE_INPUT_SCALE_FOLDED = 2 /* the host folds the scale; the weight records none */
 };
 
-/* How salient input channels are chosen when salient_fraction > 0. */
+/* How salient input channels are chosen when salient_fraction > 0: those of the largest mean |x|, of the largest norm
+ * of their column of W, or any.  Of equal ones the first. */
 enum { AWQ_SALIENT_BY_ACTIVATION = 0, AWQ_SALIENT_BY_WEIGHT = 1, AWQ_SALIENT_AT_RANDOM = 2 };
 
 typedef struct awq_quantize_options {
@@ -398,10 +399,15 @@ typedef struct awq_quantize_options {
     int32_t profile;     /* AWQ_PROFILE_* */
     int32_t scale_dtype; /* AWQ_F16, AWQ_BF16 or AWQ_F32; 0: AWQ_F16 */
     int32_t salient_rule;       /* AWQ_SALIENT_* */
-    double salient_fraction;    /* of the input channels kept in FP16; 0: none */
+    double salient_fraction;    /* of the input channels kept in FP16, to the nearest whole number but at least one;
+                                 * 0: none */
     uint64_t seed;              /* of AWQ_SALIENT_AT_RANDOM */
     const awq_tensor *input_scale; /* F32 [K]: column scales instead of a search's; NULL: none */
     const awq_tensor *clip;        /* F32 [N][groups]: |w * s| is limited to this before rounding; NULL: no limit */
+    const awq_tensor *importance;  /* F32 [K], at least 0: what AWQ_SALIENT_BY_ACTIVATION goes by; NULL: the mean |x| of
+                                    * the search's calibration */
+    const awq_tensor *salient_columns; /* I32 [S], ascending: the salient channels; NULL: by rule */
+    const awq_tensor *salient_values;  /* F16 [N][S]: only for awq_weight_create; NULL: none */
 } awq_quantize_options;
 
 typedef struct awq_search awq_search;
@@ -419,15 +425,20 @@ typedef struct awq_weight awq_weight;
  * and its quantisation options are the defaults for 'options'.  The weight records the scales as its input scale
  * unless AWQ_QUANTIZE_INPUT_SCALE_FOLDED is set.
  *
- * AWQ_ERROR_NON_FINITE names the row and column of a NaN or infinity.  AWQ_ERROR_UNSUPPORTED for salient_fraction
- * above 0, which this version does not quantise. */
+ * Salient input channels keep w s in FP16 (the mixed precision of section 3.1 of the paper).  To the groups they lie in
+ * they are zeros: no range has to reach their values, their codes are the zero point (for symmetric weights 0),
+ * and what is stored in FP16 is added to that:  w' = (q - z) s + v.  They are never clipped.
+ *
+ * AWQ_ERROR_NON_FINITE names the row and column of a NaN or infinity, or of a salient value that FP16 cannot hold.
+ * AWQ_ERROR_INVALID where channels are to be chosen by activation, but there is neither a search nor an importance. */
 AWQ_API awq_status awq_quantize(awq_context *context, const awq_tensor *w, const awq_search *search,
                                 const awq_quantize_options *options, awq_weight **weight);
 AWQ_API void awq_weight_destroy(awq_weight *weight);
 
 /* Make a weight from codes[N][K] (U8; symmetric codes are stored plus 2^(b-1)), scales[N][groups] (F16, BF16 or
- * F32) and zeros[N][groups] (U8; NULL when symmetric).  Reads bits, group_size, SYMMETRIC and input_scale from 'options'.
- * AWQ_ERROR_INVALID for a code or zero point above 2^b - 1, AWQ_ERROR_NON_FINITE for a bad scale. */
+ * F32) and zeros[N][groups] (U8; NULL when symmetric).  Reads bits, group_size, SYMMETRIC, input_scale,
+ * salient_columns and salient_values from 'options'.  AWQ_ERROR_INVALID for a code or zero point above 2^b - 1,
+ * AWQ_ERROR_NON_FINITE for a bad scale or salient value. */
 AWQ_API awq_status awq_weight_create(awq_context *context, const awq_tensor *codes, const awq_tensor *scales,
                                      const awq_tensor *zeros, const awq_quantize_options *options,
                                      awq_weight **weight);
@@ -456,13 +467,17 @@ enum {
     AWQ_DEQUANTIZE_UNSCALED = 1 /* divide column j by input scale j: the weight in the model's own space */
 };
 
-/* out[N][K] = (q - z) s, rounded once to out's dtype (F32, F16 or BF16). */
+/* out[N][K] = (q - z) s, plus v in salient columns, rounded once to out's dtype (F32, F16 or BF16). */
 AWQ_API awq_status awq_weight_dequantize(const awq_weight *weight, uint32_t flags, awq_tensor *out);
 
 /* Copy the parts out, each NULL or of the shapes of awq_weight_create: codes U8 [N][K], scales in scale_dtype or F32
  * [N][groups], zeros U8 [N][groups] (2^(b-1) when symmetric), input_scale F32 [K] (ones when there is none). */
 AWQ_API awq_status awq_weight_export(const awq_weight *weight, awq_tensor *codes, awq_tensor *scales,
                                      awq_tensor *zeros, awq_tensor *input_scale);
+
+/* The salient columns: columns I32 [S], ascending, and values F16 or F32 [N][S]; either may be NULL.  S is
+ * awq_weight_info.salient_columns, and may be 0. */
+AWQ_API awq_status awq_weight_export_salient(const awq_weight *weight, awq_tensor *columns, awq_tensor *values);
 
 /* For tensor parallelism: outputs [begin, end) of all inputs, or inputs [begin, end) of all outputs.  A column cut must
  * fall on a group boundary (or the end): AWQ_ERROR_INVALID names the nearest ones. */
@@ -471,7 +486,7 @@ AWQ_API awq_status awq_weight_slice(const awq_weight *weight, int32_t axis, int6
                                     awq_weight **slice);
 
 /* Stack weights that share an input (q, k, v; gate, up) along their outputs.  Equal K, bits, groups, symmetry, scale dtype
- * and input scale, else AWQ_ERROR_INVALID. */
+ * and input scale, else AWQ_ERROR_INVALID.  A column that is salient in some of them only has v = 0 in the others. */
 AWQ_API awq_status awq_weight_concatenate(size_t count, const awq_weight *const *weights, awq_weight **weight);
 
 /* ---------------------------------------------------------------------------- scale search */
@@ -630,7 +645,7 @@ AWQ_API int32_t awq_layout_from_name(const char *name);
 typedef struct awq_packed awq_packed;
 
 /* AWQ_ERROR_UNSUPPORTED names the layout and what of the weight it cannot hold (bits, a short last group, a shape, a
- * scale dtype, an input scale); docs/layouts.md has the list. */
+ * scale dtype, an input scale, salient columns); docs/layouts.md has the list. */
 AWQ_API awq_status awq_pack(awq_context *context, const awq_weight *weight, int32_t layout, awq_packed **packed);
 AWQ_API void awq_packed_destroy(awq_packed *packed);
 AWQ_API size_t awq_packed_plane_count(const awq_packed *packed);

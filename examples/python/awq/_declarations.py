@@ -309,6 +309,9 @@ awq_quantize_options._fields_ = [
     ("seed", c_uint64),
     ("input_scale", POINTER(awq_tensor)),
     ("clip", POINTER(awq_tensor)),
+    ("importance", POINTER(awq_tensor)),
+    ("salient_columns", POINTER(awq_tensor)),
+    ("salient_values", POINTER(awq_tensor)),
 ]
 
 awq_weight_info._fields_ = [
@@ -533,6 +536,7 @@ FUNCTIONS = {
     "awq_weight_dequantize": (c_int32, [POINTER(awq_weight), c_uint32, POINTER(awq_tensor)]),
     "awq_weight_export": (c_int32, [POINTER(awq_weight), POINTER(awq_tensor), POINTER(awq_tensor), POINTER(awq_tensor),
         POINTER(awq_tensor)]),
+    "awq_weight_export_salient": (c_int32, [POINTER(awq_weight), POINTER(awq_tensor), POINTER(awq_tensor)]),
     "awq_weight_slice": (c_int32, [POINTER(awq_weight), c_int32, c_int64, c_int64, POINTER(POINTER(awq_weight))]),
     "awq_weight_concatenate": (c_int32, [c_size_t, POINTER(POINTER(awq_weight)), POINTER(POINTER(awq_weight))]),
     "awq_search_create": (c_int32, [POINTER(awq_context), POINTER(awq_calibration), POINTER(awq_search_options),

@@ -469,6 +469,9 @@ pub struct awq_quantize_options {
     pub seed: u64,
     pub input_scale: *const awq_tensor,
     pub clip: *const awq_tensor,
+    pub importance: *const awq_tensor,
+    pub salient_columns: *const awq_tensor,
+    pub salient_values: *const awq_tensor,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -541,6 +544,13 @@ extern "C" {
         scales: *mut awq_tensor,
         zeros: *mut awq_tensor,
         input_scale: *mut awq_tensor,
+    ) -> awq_status;
+}
+extern "C" {
+    pub fn awq_weight_export_salient(
+        weight: *const awq_weight,
+        columns: *mut awq_tensor,
+        values: *mut awq_tensor,
     ) -> awq_status;
 }
 pub const AWQ_SLICE_ROWS: _bindgen_ty_15 = 0;
