@@ -208,7 +208,13 @@ typedef struct awq_context_options {
 
 /* Open a device.  Creating a CPU context cannot fail for want of hardware.  For CUDA the backend
  * libawq_cuda.so is looked for beside libawq.so, or where the environment variable AWQ_CUDA_BACKEND says.
- * Threads of the pool start at the first use.  AWQ_ERROR_NO_DEVICE says in one text what is missing. */
+ * AWQ_ERROR_NO_DEVICE says in one text what is missing.
+ *
+ * Threads of the pool start at the first use, with the affinity of the thread that makes it and all signals blocked; between
+ * uses they sleep.  One call uses them at a time: a call that comes meanwhile, from another thread or from inside a task,
+ * is done by its own thread alone and waits for nobody, so threads of OpenMP or of a pool of the host's may share a context.
+ * In a forked child the context works on the calling thread alone, unless its threads first start there; no other thread
+ * may be inside the library at the fork. */
 AWQ_API awq_status awq_context_create(const awq_context_options *options, awq_context **context);
 AWQ_API void awq_context_destroy(awq_context *context);
 
