@@ -400,6 +400,121 @@ static void test_layouts(void **state)
     }
 }
 
+/* ---- linears */
+
+enum { OUTPUTS = 70, MOST_ROWS = 601 };
+
+/* y of a weight, in no more workspace than was asked for. */
+static void run_linear(awq_context *context, const awq_weight *weight, const awq_linear_options *options,
+                       const awq_tensor *x, const awq_tensor *residual, float *y)
+{
+    awq_linear *linear;
+    awq_linear_info info;
+    awq_run_options run;
+    void *workspace;
+    awq_tensor view;
+    awq_struct_init(&info, sizeof info);
+    awq_struct_init(&run, sizeof run);
+    assert_status(awq_linear_create(context, weight, options, &linear), AWQ_OK);
+    assert_status(awq_linear_get_info(linear, &info), AWQ_OK);
+    run.workspace_bytes = awq_linear_workspace_size(linear, x->shape[0]);
+    assert_status(awq_context_allocate(context, run.workspace_bytes + 64, &workspace), AWQ_OK);
+    unsigned char *canary = (unsigned char *)workspace + run.workspace_bytes;
+    memset(workspace, 0xff, run.workspace_bytes + 64); /* NaNs */
+    run.workspace = workspace;
+    run.residual = residual;
+    awq_tensor_init_2d(&view, y, AWQ_F32, x->shape[0], info.outputs);
+    assert_status(awq_linear_run(linear, x, &view, &run), AWQ_OK);
+    for (int i = 0; i < 64; i++) assert_int_equal(canary[i], 0xff);
+    awq_context_free(context, workspace);
+    awq_linear_destroy(linear);
+}
+
+/* In double, from the dequantised weight. */
+static double product(const float *x, const float *w, double *size)
+{
+    double sum = 0.0;
+    for (int64_t k = 0; k < K; k++) {
+        sum += (double)x[k] * (double)w[k];
+        *size += fabs((double)x[k] * (double)w[k]);
+    }
+    return sum;
+}
+
+static double silu(double x)
+{
+    return x / (1.0 + exp(-x));
+}
+
+static void check_linear(struct scratch *scratch, const awq_weight *weight, int32_t kernel, int64_t rows, bool gated)
+{
+    const int64_t outputs = gated ? OUTPUTS / 2 : OUTPUTS;
+    uint64_t seed = 10;
+    float w[OUTPUTS * K], *x = random_array(&seed, AWQ_F32, rows * K, 1.0f);
+    float *bias = random_array(&seed, AWQ_F32, OUTPUTS, 1.0f);
+    float *residual = random_array(&seed, AWQ_F32, rows * outputs, 1.0f);
+    float *y = malloc((size_t)(rows * outputs) * sizeof *y), *again = malloc((size_t)(rows * outputs) * sizeof *y);
+    awq_tensor x_view, bias_view, residual_view;
+    awq_linear_options options;
+    awq_context_options context_options;
+    awq_context *context;
+    awq_tensor_init_const_2d(&x_view, x, AWQ_F32, rows, K);
+    awq_tensor_init_const_1d(&bias_view, bias, AWQ_F32, OUTPUTS);
+    awq_tensor_init_const_2d(&residual_view, residual, AWQ_F32, rows, outputs);
+    awq_struct_init(&options, sizeof options);
+    options.kernel = kernel;
+    options.flags = gated ? AWQ_LINEAR_SILU_MUL : 0;
+    options.bias = &bias_view;
+    options.activation = rows % 2 ? AWQ_ACTIVATION_EXACT : AWQ_ACTIVATION_SPLIT;
+    const double bound = rows % 2 ? 2e-6 : 3e-5;
+    run_linear(scratch->context, weight, &options, &x_view, &residual_view, y);
+    dequantize(weight, AWQ_DEQUANTIZE_UNSCALED, w);
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t n = 0; n < outputs; n++) {
+            double size = 1.0, value = product(x + row * K, w + n * K, &size) + (double)bias[n];
+            if (gated)
+                value = silu(value) *
+                        (product(x + row * K, w + (n + outputs) * K, &size) + (double)bias[n + outputs]);
+            value += (double)residual[row * outputs + n];
+            assert_true(fabs((double)y[row * outputs + n] - value) < bound * size * (gated ? size : 1.0));
+        }
+    awq_struct_init(&context_options, sizeof context_options);
+    context_options.threads = 3;
+    assert_status(awq_context_create(&context_options, &context), AWQ_OK);
+    run_linear(context, weight, &options, &x_view, &residual_view, again);
+    assert_memory_equal(y, again, (size_t)(rows * outputs) * sizeof *y);
+    awq_context_destroy(context);
+    free(x);
+    free(bias);
+    free(residual);
+    free(y);
+    free(again);
+}
+
+static void test_linears(void **state)
+{
+    static const int64_t rows[] = {1, 3, 8, 22, MOST_ROWS - 1, MOST_ROWS};
+    static const int32_t kernels[] = {AWQ_KERNEL_AUTO, AWQ_KERNEL_REFERENCE, AWQ_KERNEL_GEMV, AWQ_KERNEL_GEMM};
+    static const double fractions[] = {0.0, 0.01, 0.09, 1.0};
+    uint64_t seed = 11;
+    float *w = random_array(&seed, AWQ_F32, OUTPUTS * K, 0.1f), scale[K];
+    for (int64_t j = 0; j < K; j++) scale[j] = 0.5f + (float)random_uniform(&seed);
+    awq_tensor view, scale_view;
+    awq_tensor_init_const_2d(&view, w, AWQ_F32, OUTPUTS, K);
+    awq_tensor_init_const_1d(&scale_view, scale, AWQ_F32, K);
+    for (size_t i = 0; i < sizeof fractions / sizeof *fractions; i++) {
+        awq_quantize_options options = salient_options(AWQ_SALIENT_AT_RANDOM, fractions[i]);
+        options.bits = i % 2 ? 3 : 4;
+        options.input_scale = i > 1 ? &scale_view : NULL;
+        awq_weight *weight = quantize(*state, &view, &options);
+        for (size_t j = 0; j < sizeof rows / sizeof *rows; j++)
+            for (size_t kernel = 0; kernel < sizeof kernels / sizeof *kernels; kernel++)
+                check_linear(*state, weight, kernels[kernel], rows[j], (i + j + kernel) % 2);
+        awq_weight_destroy(weight);
+    }
+    free(w);
+}
+
 /* ---- searches */
 
 struct problem {
@@ -523,7 +638,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SCRATCH_TEST(test_rules),       SCRATCH_TEST(test_random_rule),     SCRATCH_TEST(test_given_columns),
         SCRATCH_TEST(test_bad_input),   SCRATCH_TEST(test_values),          SCRATCH_TEST(test_create),
-        SCRATCH_TEST(test_cut_and_join), SCRATCH_TEST(test_layouts),        SCRATCH_TEST(test_search),
+        SCRATCH_TEST(test_cut_and_join), SCRATCH_TEST(test_layouts),        SCRATCH_TEST(test_linears),
+        SCRATCH_TEST(test_search),
         SCRATCH_TEST(test_search_refuses), SCRATCH_TEST(test_clip_search),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

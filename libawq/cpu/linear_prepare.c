@@ -5,8 +5,6 @@
 
 static awq_status check_spec(const struct awqi_linear_spec *spec)
 {
-    if (spec->weight != NULL && spec->weight->salient_count > 0)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "the CPU kernels of this version take no salient columns");
     if (spec->kernel < AWQ_KERNEL_AUTO || spec->kernel > AWQ_KERNEL_GEMM)
         return awqi_fail(AWQ_ERROR_UNSUPPORTED, "kernel %s (%d): not on the CPU, which has reference, gemv and gemm",
                          awq_kernel_name(spec->kernel), spec->kernel);
@@ -66,9 +64,12 @@ static awq_status prepare_weight(awq_context *context, const struct awqi_linear_
     linear->dense = spec->weight == NULL;
     awq_status status = linear->dense ? awqi_panels_create(context, spec->dense, paired, &linear->panels)
                                       : awqi_stream_create(context, spec->weight, paired, &linear->stream);
+    if (status == AWQ_OK && !linear->dense)
+        status = awqi_linear_salient_create(context, spec->weight, paired, &linear->salient);
     linear->columns = linear->dense ? linear->panels.columns : linear->stream.columns;
     linear->k = linear->dense ? linear->panels.k : linear->stream.k;
-    linear->size_bytes = sizeof *linear + linear->panels.size_bytes + linear->stream.size_bytes;
+    linear->size_bytes = sizeof *linear + linear->panels.size_bytes + linear->stream.size_bytes +
+                         awqi_linear_salient_size(&linear->salient);
     return status;
 }
 
@@ -103,6 +104,7 @@ void awqi_cpu_linear_release(void *device, void *prepared)
     if (linear == NULL) return;
     awqi_stream_destroy(cpu->context, &linear->stream);
     awqi_panels_destroy(cpu->context, &linear->panels);
+    awqi_linear_salient_destroy(cpu->context, &linear->salient);
     awqi_free(cpu->context, linear->bias);
     awqi_free(cpu->context, linear->input_scale);
     awqi_free(cpu->context, linear);

@@ -9,7 +9,8 @@ struct pass {
     const struct awqi_cpu_kernels *kernels;
     const struct awqi_gemv *gemv;
     const struct awqi_gemm *gemm;
-    float *x;            /* the workspace: rows in single precision, */
+    float *salient;      /* the workspace: of each row what it holds in salient columns, */
+    float *x;            /* rows in single precision, */
     unsigned char *rows_as_taken; /* and in the form of the kernel */
     int64_t row_floats, row_bytes;
     int64_t first, rows; /* of x and y */
@@ -34,6 +35,7 @@ static void gemv_input_task(void *user_data, int64_t row)
     const struct pass *pass = user_data;
     float *x = pass->x + row * pass->row_floats;
     awqi_linear_load_row(pass->linear, pass->job, pass->first + row, x, 1);
+    awqi_linear_salient_keep(&pass->linear->salient, x, 1, pass->salient + row * pass->linear->salient.count);
     if (pass->linear->dense) return;
     awqi_stream_order(&pass->linear->stream, x);
     pass->gemv->prepare(&pass->linear->stream, x, pass->rows_as_taken + row * pass->row_bytes);
@@ -49,6 +51,7 @@ static void gemv_task(void *user_data, int64_t index)
         float sums[AWQI_GEMV_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
         if (linear->dense) pass->kernels->gemv_dense(&linear->panels, panel, pass->x, pass->rows, sums);
         else pass->gemv->run(&linear->stream, panel, pass->rows_as_taken, pass->rows, sums);
+        awqi_linear_salient_add(&linear->salient, pass->kernels, pass->salient, panel, pass->rows, sums);
         for (int64_t i = 0; i < pass->rows; i++)
             awqi_linear_store_panel(linear, pass->job, pass->first + i, panel, sums + i * AWQI_PANEL);
     }
@@ -82,8 +85,12 @@ static void strip_task(void *user_data, int64_t strip)
     int64_t k = pass->linear->k, used = awqi_min64(AWQI_STRIP, pass->rows - strip * AWQI_STRIP);
     float *x = pass->x + strip * k * AWQI_STRIP;
     if (used < AWQI_STRIP) memset(x, 0, (size_t)k * AWQI_STRIP * sizeof *x);
-    for (int64_t i = 0; i < used; i++)
-        awqi_linear_load_row(pass->linear, pass->job, pass->first + strip * AWQI_STRIP + i, x + i, AWQI_STRIP);
+    for (int64_t i = 0; i < used; i++) {
+        const int64_t row = strip * AWQI_STRIP + i;
+        awqi_linear_load_row(pass->linear, pass->job, pass->first + row, x + i, AWQI_STRIP);
+        awqi_linear_salient_keep(&pass->linear->salient, x + i, AWQI_STRIP,
+                                 pass->salient + row * pass->linear->salient.count);
+    }
 }
 
 static const float *panel_block(const void *source, int64_t panel, int64_t first, int64_t count, float *b)
@@ -106,6 +113,8 @@ static void gemm_task(void *user_data, int64_t index)
     int64_t rows = awqi_min64(AWQI_TASK_ROWS, pass->rows - begin);
     awqi_gemm_panel(pass->kernels, pass->x + begin * k, awqi_ceil_div(rows, AWQI_STRIP), k, panel_block, pass, panel,
                     sums);
+    awqi_linear_salient_add(&pass->linear->salient, pass->kernels, pass->salient + begin * pass->linear->salient.count,
+                            panel, rows, sums);
     for (int64_t i = 0; i < rows; i++)
         awqi_linear_store_panel(pass->linear, pass->job, pass->first + begin + i, panel, sums + i * AWQI_PANEL);
 }
@@ -113,7 +122,16 @@ static void gemm_task(void *user_data, int64_t index)
 static void run_gemm(awq_context *context, struct pass *pass)
 {
     if (pass->gemm != NULL) {
-        awqi_linear_gemm(context, pass->linear, pass->job, pass->gemm, pass->first, pass->rows);
+        const struct awqi_linear_pass part = {
+            .linear = pass->linear,
+            .job = pass->job,
+            .kernels = pass->kernels,
+            .first = pass->first,
+            .rows = pass->rows,
+            .salient = pass->salient,
+            .memory = pass->x,
+        };
+        awqi_linear_gemm(context, &part, pass->gemm);
         return;
     }
     awqi_parallel_for(context, awqi_ceil_div(pass->rows, AWQI_STRIP), strip_task, pass);
@@ -134,8 +152,10 @@ awq_status awqi_cpu_linear_run(void *device, const void *prepared, const struct 
         .kernels = reference ? &awqi_cpu_kernels_ref : cpu->kernels,
         .gemv = reference ? &awqi_gemv_ref : awqi_gemv_for(cpu->info.cpu_features, activation),
         .gemm = linear->dense ? NULL : awqi_gemm_for(cpu->info.cpu_features, activation),
-        .x = job->workspace,
+        .salient = job->workspace,
     };
+    const int64_t most = awqi_min64(pass_rows(kernel, pass.gemm), job->rows);
+    pass.x = pass.salient + awqi_linear_salient_bytes(&linear->salient, most) / sizeof(float);
     for (pass.first = 0; pass.first < job->rows; pass.first += pass_rows(kernel, pass.gemm)) {
         pass.rows = awqi_min64(pass_rows(kernel, pass.gemm), job->rows - pass.first);
         if (kernel == AWQ_KERNEL_GEMM) run_gemm(cpu->context, &pass);
@@ -152,11 +172,9 @@ static uint64_t gemv_workspace(const struct awqi_cpu_linear *linear, int64_t row
     return (uint64_t)rows * ((uint64_t)awqi_linear_row_floats(linear) * sizeof(float) + (uint64_t)row_bytes);
 }
 
-/* Enough for whichever kernel is chosen. */
-uint64_t awqi_cpu_linear_workspace(void *device, const void *prepared, int64_t max_rows)
+/* Without room for salient columns. */
+static uint64_t product_workspace(const struct awqi_cpu_linear *linear, int64_t max_rows)
 {
-    const struct awqi_cpu_linear *linear = prepared;
-    (void)device;
     uint64_t bytes = gemv_workspace(linear, awqi_min64(max_rows, AWQI_GEMV_ROWS));
     if (linear->kernel != AWQ_KERNEL_AUTO && linear->kernel != AWQ_KERNEL_GEMM) return bytes;
     int64_t strips = awqi_ceil_div(awqi_min64(max_rows, AWQI_PASS_ROWS), AWQI_STRIP);
@@ -166,4 +184,13 @@ uint64_t awqi_cpu_linear_workspace(void *device, const void *prepared, int64_t m
         if (stream > gemm) gemm = stream;
     }
     return bytes > gemm ? bytes : gemm;
+}
+
+/* Enough for whichever kernel is chosen. */
+uint64_t awqi_cpu_linear_workspace(void *device, const void *prepared, int64_t max_rows)
+{
+    const struct awqi_cpu_linear *linear = prepared;
+    (void)device;
+    return product_workspace(linear, max_rows) +
+           awqi_linear_salient_bytes(&linear->salient, awqi_min64(max_rows, AWQI_GEMM_PASS));
 }
