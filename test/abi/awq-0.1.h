@@ -289,6 +289,17 @@ AWQ_API awq_status awq_tensor_copy(awq_context *context, const awq_tensor *src, 
 
 /* ------------------------------------------------------------------------------ calibration */
 
+/* On a CUDA context calibration, search and quantisation compute on the device.  Activations and weights may lie in the
+ * device's memory or in host memory, from where they are copied for the call; so may the weights of rows and the
+ * clipping limits that are read.  Column scales, limits that are written, and all results are in host memory, and so is
+ * what is made: a calibration (but for its Gram matrix, which stays on the device while it is added to) and a quantised
+ * weight, which is a quarter of the original or less and is read by layouts, files and slices before any kernel.
+ *
+ * These functions read device memory in the order of the default stream and return when their work is done.  What
+ * another stream writes must be complete before the call (awq_context_synchronize), unless that stream waits for the
+ * default one.  Codes, scales and zero points have the CPU's bits.  Sums and losses, which are added in another order,
+ * differ in their last digits: of a double for statistics, of single-precision products for losses. */
+
 /* Statistics of the input of one linear layer, or of several that share it: for every channel the sums of |x|
  * and x^2 and the maximum of |x| in compensated double precision, and a bounded sample of whole rows.  Memory
  * depends on the options, never on how much was observed. */
@@ -408,7 +419,7 @@ typedef struct awq_quantize_options {
     double salient_fraction;    /* of the input channels kept in FP16, to the nearest whole number but at least one;
                                  * 0: none */
     uint64_t seed;              /* of AWQ_SALIENT_AT_RANDOM */
-    const awq_tensor *input_scale; /* F32 [K]: column scales instead of a search's; NULL: none */
+    const awq_tensor *input_scale; /* F32 [K] in host memory: column scales instead of a search's; NULL: none */
     const awq_tensor *clip;        /* F32 [N][groups]: |w * s| is limited to this before rounding; NULL: no limit */
     const awq_tensor *importance;  /* F32 [K], at least 0: what AWQ_SALIENT_BY_ACTIVATION goes by; NULL: the mean |x| of
                                     * the search's calibration */
@@ -504,8 +515,9 @@ AWQ_API awq_status awq_weight_concatenate(size_t count, const awq_weight *const 
  * normalisation. */
 
 /* Loss of the given candidate weights, one [N][K] view per added weight in the order of adding: F32, and of the
- * shape of the original, to be used in its place with the unscaled input.  Stores a finite loss.  A nonzero return
- * cancels the search.  Called on the thread that runs it. */
+ * shape of the original, to be used in its place with the unscaled input.  They lie where the context computes: on a CUDA
+ * context in device memory, ready for any stream.  Stores a finite loss.  A nonzero return cancels the search.  Called on the
+ * thread that runs it. */
 typedef int32_t (*awq_loss_callback)(void *user_data, size_t count, const awq_tensor *const *candidates, double *loss);
 
 enum { AWQ_SCALES_PLAIN = 0, AWQ_SCALES_DUO = 1, AWQ_SCALES_BOTH = 2 };
@@ -591,8 +603,8 @@ typedef struct awq_clip_result {
     int64_t clipped_groups;
 } awq_clip_result;
 
-/* 'w' is the original weight; 'search' as in awq_quantize (NULL: s = 1).  Writes limits[N][groups], F32, to pass as
- * awq_quantize_options.clip.  'result' may be NULL.  AWQ_ERROR_STATE when 'calibration' has no rows. */
+/* 'w' is the original weight; 'search' as in awq_quantize (NULL: s = 1).  Writes limits[N][groups], F32 in host memory, to pass
+ * as awq_quantize_options.clip.  'result' may be NULL.  AWQ_ERROR_STATE when 'calibration' has no rows. */
 AWQ_API awq_status awq_clip_search(awq_context *context, const awq_tensor *w, const awq_calibration *calibration,
                                    const awq_search *search, const awq_clip_options *options, awq_tensor *limits,
                                    awq_clip_result *result);
