@@ -234,13 +234,13 @@ awq_status awqi_weight_set_salient(awq_weight *weight, const awq_tensor *columns
     copy_columns(columns, weight->salient_columns);
     awq_tensor copy;
     awq_tensor_init_2d(&copy, weight->salient_values, AWQ_F16, weight->n, weight->salient_count);
-    status = awqi_tensor_copy_host(values, &copy);
-    for (int64_t i = 0; status == AWQ_OK && i < weight->n * weight->salient_count; i++)
+    awqi_tensor_copy_host(weight->context, values, &copy);
+    for (int64_t i = 0; i < weight->n * weight->salient_count; i++)
         if ((weight->salient_values[i] & 0x7c00u) == 0x7c00u)
             return awqi_fail(AWQ_ERROR_NON_FINITE, "salient_values: row %lld, column %lld is %g",
                              (long long)(i / weight->salient_count), (long long)(i % weight->salient_count),
                              (double)awqi_f16_to_f32(weight->salient_values[i]));
-    return status;
+    return AWQ_OK;
 }
 
 awq_status awq_weight_export_salient(const awq_weight *weight, awq_tensor *columns, awq_tensor *values)
@@ -264,13 +264,13 @@ awq_status awq_weight_export_salient(const awq_weight *weight, awq_tensor *colum
     awq_tensor from;
     if (columns != NULL) {
         awq_tensor_init_const_1d(&from, weight->salient_columns, AWQ_I32, weight->salient_count);
-        status = awqi_tensor_copy_host(&from, columns);
+        awqi_tensor_copy_host(weight->context, &from, columns);
     }
-    if (status == AWQ_OK && values != NULL) {
+    if (values != NULL) {
         awq_tensor_init_const_2d(&from, weight->salient_values, AWQ_F16, weight->n, weight->salient_count);
-        status = awqi_tensor_copy_host(&from, values);
+        awqi_tensor_copy_host(weight->context, &from, values);
     }
-    return status;
+    return AWQ_OK;
 }
 
 awq_status awqi_weight_slice_salient(const awq_weight *from, int64_t first_row, int64_t first_column, awq_weight *to)
