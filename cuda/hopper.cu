@@ -101,6 +101,28 @@ struct tokens_of {
     }
 };
 
+template <class S>
+DEVICE stripes stripes_of(const cuda_product &p)
+{
+    const int32_t eights = (p.rows + 7) / 8, parts = (eights + S::TOKENS / 8 - 1) / (S::TOKENS / 8);
+    return {static_cast<int64_t>((p.w.column_blocks + 1) / 2) * parts * p.w.input_blocks, p.config.blocks, p.partial,
+            p.tickets, p.nonce};
+}
+
+/* Where this thread block's stripe begins. */
+template <class S>
+DEVICE place first_place(const cuda_product &p, const stripes &work)
+{
+    const int32_t eights = (p.rows + 7) / 8;
+    const int64_t begin = work.begin(blockIdx.x);
+    return {begin,
+            work.begin(blockIdx.x + 1),
+            static_cast<int32_t>(begin / p.w.input_blocks),
+            static_cast<int32_t>(begin % p.w.input_blocks),
+            p.w.input_blocks,
+            (eights + S::TOKENS / 8 - 1) / (S::TOKENS / 8)};
+}
+
 /* ---- filling the ring: one lane */
 
 /* Announce all bytes of a unit, and fetch those of the weight. */
@@ -141,8 +163,9 @@ DEVICE void fetch_tokens(const cuda_product &p, const place &at, unsigned char *
 }
 
 template <class S>
-DEVICE void produce(const cuda_product &p, place at, const room &shared)
+DEVICE void produce(const cuda_product &p, const room &shared)
 {
+    place at = first_place<S>(p, stripes_of<S>(p));
     const int stages = p.config.stages;
     const bool leads = threadIdx.x == CONSUMERS;
     place ahead = at;
@@ -295,9 +318,11 @@ DEVICE void store_sums(const cuda_product &p, const place &first_unit, const flo
 /* ---- the warpgroups */
 
 template <class S>
-DEVICE void consume(const cuda_product &p, const stripes &work, place at, const room &shared)
+DEVICE void consume(const cuda_product &p, const room &shared)
 {
     typedef typename S::type T;
+    const stripes work = stripes_of<S>(p);
+    place at = first_place<S>(p, work);
     const int stages = p.config.stages, lane = static_cast<int>(threadIdx.x % 32);
     const int half = static_cast<int>(threadIdx.x / 128), j = static_cast<int>(threadIdx.x / 32 % 4);
     float sums[S::SUMS];
@@ -365,22 +390,12 @@ static __global__ void __launch_bounds__(S::THREADS, S::RESIDENT)
         ptx::fence_async();
     }
     __syncthreads();
-    const int32_t eights = (p.rows + 7) / 8, parts = (eights + S::TOKENS / 8 - 1) / (S::TOKENS / 8);
-    const stripes work = {static_cast<int64_t>((p.w.column_blocks + 1) / 2) * parts * p.w.input_blocks, p.config.blocks,
-                          p.partial, p.tickets, p.nonce};
-    const int64_t begin = work.begin(blockIdx.x);
-    const place at = {begin,
-                      work.begin(blockIdx.x + 1),
-                      static_cast<int32_t>(begin / p.w.input_blocks),
-                      static_cast<int32_t>(begin % p.w.input_blocks),
-                      p.w.input_blocks,
-                      parts};
     if (threadIdx.x < CONSUMERS) {
-        if constexpr (S::GIVES) ptx::set_registers<232, true>();
-        consume<S>(p, work, at, shared);
+        if constexpr (S::GIVES) ptx::set_registers<224, true>();
+        consume<S>(p, shared);
     } else {
-        if constexpr (S::GIVES) ptx::set_registers<40, false>();
-        if (threadIdx.x < CONSUMERS + 32) produce<S>(p, at, shared);
+        if constexpr (S::GIVES) ptx::set_registers<56, false>();
+        if (threadIdx.x < CONSUMERS + 32) produce<S>(p, shared);
     }
 #else
     __trap();
