@@ -14,17 +14,19 @@
  * a tile are one bulk copy, too, and already swizzled as wgmma wants them.
  *
  * Pipeline  One warp fills a ring of 'stages' units by bulk copies that count towards a barrier of the stage; codes do
- * not wait for the kernel before, x does.  The warpgroups unpack half a unit (two steps) into one set of registers while
- * wgmma of the half before, from another, is under way; a stage is handed back when the half after it has begun.
+ * not wait for the kernel before, x does.  The warpgroups unpack half a unit, two steps, into one set of registers
+ * while wgmma of the half before, from another set, is under way; a stage is handed back when the half after it has
+ * begun.
  *
  * In flight Per thread block (stages - 1) units of 4 KiB of codes and x of up to 32 KiB: for 64 tokens with two thread
  * blocks a multiprocessor 12 units, 48 KiB of codes.
  *
- * Sums      Single precision in the tensor core's order of inputs; then over the stripes, in fixed order.  Two roundings
- * at most make a weight: q - z is exact, and so is s, as the sum of two numbers where it has another type than x.
+ * Sums      Single precision, in the tensor core's order of inputs; then over the stripes, in fixed order.  Weights are
+ * rounded as dequant rounds them, once; where scales have another type than x, twice: q - z is exact, and such a scale
+ * is the sum of two numbers.
  *
  * Two bodies: 'plain' for scales of the type of x that hold for whole units, one multiplication a pair of weights, and
- * one for any. Limits    4 bits; groups that are multiples of 16 inputs, or one for all; machine code for sm_90a. */
+ * one for any.  Limits: 4 bits; groups that are multiples of 16 inputs, or one for all; machine code for sm_90a. */
 #include "kernel.cuh"
 
 enum {
@@ -310,7 +312,8 @@ DEVICE void store_sums(const cuda_product &p, const place &first_unit, const flo
             if (i / 4 * 8 / CHUNK * CHUNK == begin) mine[token % CHUNK * PITCH + i % 4 / 2 * 8] = sums[i];
         }
         meet();
-        store_tile(p, tile, PITCH, COLUMNS, 2 * first_unit.column_tile(), row + begin, min(rows - begin, static_cast<int>(CHUNK)), CONSUMERS);
+        store_tile(p, tile, PITCH, COLUMNS, 2 * first_unit.column_tile(), row + begin,
+                   min(rows - begin, static_cast<int>(CHUNK)), CONSUMERS);
         meet();
     }
 }

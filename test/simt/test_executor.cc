@@ -561,6 +561,203 @@ static void test_careless_copies_are_found()
     CHECK_FAULT("shared memory");
 }
 
+/* ---- compute capability 9.0 */
+
+static void run_on(int architecture, void (*test)())
+{
+    simt::Device usual = simt::device(), other = usual;
+    other.architecture = architecture;
+    simt::set_device(other);
+    test();
+    simt::set_device(usual);
+}
+
+/* One warp: rounds of bulk copies through two stages, a barrier each to say that they are full and empty. */
+enum Bulk {
+    careful,
+    reads_early,
+    wrong_parity,
+    waits_ahead,
+    expects_more,
+    expects_less,
+    unfenced,
+    misaligned,
+    overwrites
+};
+
+static __global__ void copy_in_bulk(const uint32_t *in, uint32_t *out, int rounds, Bulk mistake)
+{
+    uint32_t *values = reinterpret_cast<uint32_t *>(shared_memory());
+    uint64_t *full = reinterpret_cast<uint64_t *>(values + 128), *empty = full + 2;
+    const unsigned lane = threadIdx.x % 32;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; i++) {
+            ptx::mbarrier_init(full + i, 1);
+            ptx::mbarrier_init(empty + i, 1);
+        }
+        if (mistake != unfenced) ptx::fence_async();
+    }
+    __syncthreads();
+    for (int round = 0; round < rounds; round++) {
+        const int stage = round % 2;
+        const uint32_t parity = round / 2 % 2 ^ (mistake == wrong_parity && round == 2);
+        if (threadIdx.x >= 32) {
+            if (lane == 0) {
+                if (round > 1 && mistake != overwrites) ptx::mbarrier_wait(empty + stage, parity ^ 1);
+                const uint32_t bytes = mistake == expects_more ? 272 : mistake == expects_less ? 240 : 256;
+                ptx::mbarrier_arrive_expect(full + stage, bytes);
+                ptx::bulk_copy(values + 64 * stage + (mistake == misaligned), in + 64 * round, 256, full + stage);
+            }
+            __syncwarp();
+            continue;
+        }
+        if (mistake != reads_early) ptx::mbarrier_wait(full + stage, parity);
+        if (mistake == waits_ahead) ptx::mbarrier_wait(full + stage, parity ^ 1);
+        out[64 * round + lane] = values[64 * stage + 63 - lane];
+        out[64 * round + 32 + lane] = values[64 * stage + 31 - lane];
+        __syncwarp();
+        if (lane == 0) ptx::mbarrier_arrive(empty + stage);
+    }
+}
+
+static void test_bulk_copies()
+{
+    Buffer<uint32_t> in(6 * 64), out(6 * 64);
+    for (unsigned i = 0; i < 6 * 64; i++) in.host[i] = i * 2654435761u;
+    in.put();
+    launch(shape(1, 64, 512 + 32), copy_in_bulk, in.device, out.device, 6, careful);
+    out.get();
+    for (unsigned i = 0; i < 6 * 64; i++) CHECK(out.host[i] == in.host[i / 64 * 64 + 63 - i % 64]);
+}
+
+static void test_careless_bulk_copies_are_found()
+{
+    static const struct {
+        Bulk mistake;
+        const char *text;
+    } cases[] = {
+        {reads_early, "shared memory"},
+        {wrong_parity, ""}, /* a race, a copy under way, or a phase too many: what comes first */
+        {waits_ahead, "nobody can go on: "},
+        {expects_more, "threads wait for a phase of an mbarrier"},
+        {expects_less, "copies of 256 bytes to a phase that expects 240"},
+        {unfenced, "no fence_async() has followed"},
+        {misaligned, "all are multiples of 16"},
+        {overwrites, ""},
+    };
+    Buffer<uint32_t> in(6 * 64), out(6 * 64);
+    for (const auto &each : cases) {
+        launch(shape(1, 64, 512 + 32), copy_in_bulk, in.device, out.device, 6, each.mistake);
+        CHECK_FAULT(each.text);
+    }
+}
+
+static void test_bulk_copies_need_hopper()
+{
+    Buffer<uint32_t> in(64), out(64);
+    launch(shape(1, 64, 512 + 32), copy_in_bulk, in.device, out.device, 1, careful);
+    CHECK_FAULT("mbarrier needs compute capability 9.0");
+}
+
+/* d[64][n] += a[64][32] b[n][32]: two steps in a group each, operands filled from their definition in ptx.cuh. */
+enum Warpgroup { in_order, reads_sums, writes_sums, changes_operand, forgets_fence, leaves, splits };
+
+template <class T, int n>
+static __global__ void multiply_as_warpgroup(const T *a, const T *b, float *d, Warpgroup mistake)
+{
+    T *rows = reinterpret_cast<T *>(shared_memory());
+    const unsigned thread = threadIdx.x, g = thread % 32 / 4, t = thread % 4, first = thread / 32 * 16;
+    for (unsigned i = thread; i < n * 32; i += blockDim.x) {
+        const unsigned row = i / 32, k = i % 32;
+        rows[row * 64 + (k / 8 ^ row % 8) * 8 + k % 8] = b[i];
+    }
+    ptx::fence_async();
+    __syncthreads();
+    uint32_t fragment[2][4];
+    float sums[n / 2];
+    for (unsigned i = 0; i < n / 2; i++) sums[i] = d[(first + g + i % 4 / 2 * 8) * n + i / 4 * 8 + 2 * t + i % 2];
+    for (unsigned step = 0; step < 2; step++) {
+        for (unsigned i = 0; i < 4; i++) {
+            T pair[2];
+            for (unsigned part = 0; part < 2; part++)
+                pair[part] = a[(first + g + i % 2 * 8) * 32 + step * 16 + 2 * t + i / 2 * 8 + part];
+            memcpy(&fragment[step][i], pair, 4);
+        }
+        if (mistake != forgets_fence || step == 0) ptx::wgmma_fence();
+        const unsigned other = mistake == splits && thread >= 32 ? 2048 : 0;
+        ptx::wgmma<n>(sums, fragment[step], ptx::wgmma_descriptor(shared_memory() + other) + 2 * step, T());
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<1>();
+        if (mistake == changes_operand && step == 1) fragment[1][t] = 0;
+    }
+    if (mistake == writes_sums) sums[thread % 2] = 0.0f;
+    if (mistake == leaves) return;
+    if (mistake != reads_sums) ptx::wgmma_finish(sums);
+    for (unsigned i = 0; i < n / 2; i++) d[(first + g + i % 4 / 2 * 8) * n + i / 4 * 8 + 2 * t + i % 2] = sums[i];
+}
+
+template <class T, int n>
+static void check_warpgroup()
+{
+    Buffer<T> a(64 * 32), b(n * 32);
+    Buffer<float> d(64 * n);
+    for (size_t i = 0; i < a.host.size(); i++) a.host[i] = T(static_cast<float>(i * 40503u % 31) * 0.5f - 7);
+    for (size_t i = 0; i < b.host.size(); i++) b.host[i] = T(static_cast<float>(i * 10007u % 29) - 14);
+    for (size_t i = 0; i < d.host.size(); i++) d.host[i] = static_cast<float>(i % 101);
+    std::vector<float> before = d.host;
+    a.put();
+    b.put();
+    d.put();
+    launch(shape(1, 128, 128 * n), multiply_as_warpgroup<T, n>, a.device, b.device, d.device, in_order);
+    d.get();
+    for (size_t i = 0; i < 64; i++)
+        for (size_t j = 0; j < n; j++) {
+            float sum = before[i * n + j];
+            for (size_t k = 0; k < 32; k++)
+                sum += static_cast<float>(a.host[i * 32 + k]) * static_cast<float>(b.host[j * 32 + k]);
+            CHECK(d.host[i * n + j] == sum);
+        }
+}
+
+static void test_warpgroups_multiply()
+{
+    check_warpgroup<__half, 16>();
+    check_warpgroup<__half, 96>();
+    check_warpgroup<__nv_bfloat16, 32>();
+}
+
+static void test_careless_warpgroups_are_found()
+{
+    static const struct {
+        Warpgroup mistake;
+        const char *text;
+    } cases[] = {
+        {reads_sums, "reads the sums of a wgmma that was not waited for"},
+        {writes_sums, "writes the sums of a wgmma that was not waited for"},
+        {changes_operand, "writes an operand of a wgmma that was not waited for"},
+        {forgets_fence, "without wgmma.fence"},
+        {leaves, "ends with a wgmma under way"},
+        {splits, "another descriptor than that of its warpgroup"},
+    };
+    Buffer<__half> a(64 * 32), b(16 * 32);
+    Buffer<float> d(64 * 16);
+    for (const auto &each : cases) {
+        launch(shape(1, 128, 2 * 128 * 16), multiply_as_warpgroup<__half, 16>, a.device, b.device, d.device,
+               each.mistake);
+        CHECK_FAULT(each.text);
+    }
+    launch(shape(1, 64, 128 * 16), multiply_as_warpgroup<__half, 16>, a.device, b.device, d.device, in_order);
+    CHECK_FAULT("not one of a warpgroup of four");
+}
+
+static void test_warpgroups_need_hopper_itself()
+{
+    Buffer<__half> a(64 * 32), b(16 * 32);
+    Buffer<float> d(64 * 16);
+    launch(shape(1, 128, 128 * 16), multiply_as_warpgroup<__half, 16>, a.device, b.device, d.device, in_order);
+    CHECK_FAULT("wgmma needs compute capability 9.0 itself");
+}
+
 /* ---- memory */
 
 static __global__ void touch(const float *in, float *out, int index, int kind)
@@ -936,6 +1133,14 @@ int main()
         RUN(test_arithmetic_of_pairs);
         RUN(test_asynchronous_copies);
         RUN(test_careless_copies_are_found);
+        run_on(900, [] {
+            RUN(test_bulk_copies);
+            RUN(test_careless_bulk_copies_are_found);
+            RUN(test_warpgroups_multiply);
+            RUN(test_careless_warpgroups_are_found);
+        });
+        RUN(test_bulk_copies_need_hopper);
+        run_on(1000, [] { RUN(test_warpgroups_need_hopper_itself); });
         RUN(test_accesses_outside_are_found);
         RUN(test_freed_and_host_memory_are_found);
         RUN(test_new_memory_is_poisoned);
