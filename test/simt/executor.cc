@@ -429,6 +429,11 @@ static void end_block(size_t index)
     resident.pop_back();
 }
 
+bool may_start()
+{
+    return grids.empty() || !tags_are_used_up();
+}
+
 bool may_overlap(const Grid *grid)
 {
     return grid->untriggered == 0;
@@ -444,7 +449,7 @@ void start(Grid *grid, Grid *predecessor)
     static uint64_t launches;
     seed_draws(settings.seed * 1000003 + launches++);
     const Launch &launch = grid->launch;
-    grid->tag = next_tag(grids.empty());
+    grid->tag = next_tag();
     grid->untriggered = launch.grid.x * launch.grid.y * launch.grid.z;
     grid->pending.resize(grid->untriggered);
     for (uint32_t i = 0; i < grid->untriggered; i++) grid->pending[i] = i;

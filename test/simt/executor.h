@@ -201,7 +201,8 @@ class Inside {
  * or null. */
 void start(Grid *grid, Grid *predecessor);
 bool step();                               /* run lanes for a while; false when no grid is left */
-bool may_overlap(const Grid *grid);        /* whether the next kernel may begin */
+bool may_start();                          /* whether a kernel may begin beside those that run */
+bool may_overlap(const Grid *grid);        /* whether the next kernel of the stream may begin */
 void abandon();                            /* all grids, after a fault */
 bool is_active(const Grid *grid);
 uint64_t draw(uint64_t limit);             /* a random number below 'limit' */
@@ -254,7 +255,8 @@ bool is_device_range(const void *address, size_t size); /* within one allocation
 bool is_host_memory(const void *address);
 void open_arena(Block &block);  /* the shared memory of a block that starts */
 void close_arena(Block &block);
-uint32_t next_tag(bool only_grid);
+bool tags_are_used_up(); /* what is remembered of earlier grids must be forgotten before the next one */
+uint32_t next_tag();
 void protect(bool protect); /* whether the host may touch device memory */
 std::string describe(const void *code, bool function); /* "file:line", or the name of the function */
 

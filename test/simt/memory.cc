@@ -370,12 +370,20 @@ void Atomic::changed()
 
 /* ---- races */
 
-uint32_t next_tag(bool only_grid)
+static uint32_t last_tag;
+
+bool tags_are_used_up()
 {
-    static uint32_t tag;
-    if (++tag == 1024) tag = 1;
-    if (tag == 1 && only_grid) madvise(shadow, region_bytes * shadow_bytes_per_byte, MADV_DONTNEED);
-    return tag;
+    return last_tag == 1023;
+}
+
+uint32_t next_tag()
+{
+    if (tags_are_used_up()) {
+        madvise(shadow, region_bytes * shadow_bytes_per_byte, MADV_DONTNEED);
+        last_tag = 0;
+    }
+    return ++last_tag;
 }
 
 /* Whether what 'slot' tells of another grid says nothing of this one: it had ended before. */

@@ -159,6 +159,7 @@ static bool begin(CUstream_st &stream)
     Operation &next = stream.queue.front();
     bool overlaps = next.kind == Operation::kernel && next.grid->launch.overlap;
     if (stream.running && !(overlaps && !stream.before && may_overlap(stream.running.get()))) return false;
+    if (next.kind == Operation::kernel && !may_start()) return false;
     if (next.kind == Operation::wait && next.event->completed < next.version) return false;
     Operation operation = std::move(next);
     stream.queue.pop_front();

@@ -1026,6 +1026,12 @@ static void test_overlapping_kernels()
     launch(overlap, dependent, c.device, a.device, true);
     a.get();
     for (int value : a.host) CHECK(value == 4);
+    for (int i = 0; i < 1500; i++) { /* more than the detector of races can tell apart */
+        launch(overlap, dependent, a.device, b.device, true);
+        launch(overlap, dependent, b.device, a.device, true);
+    }
+    a.get();
+    for (int value : a.host) CHECK(value == 3004);
     launch(shape(1, 32), dependent, a.device, b.device, true);
     launch(overlap, dependent, b.device, c.device, false);
     CHECK_FAULT("of a kernel that may run at the same time");
