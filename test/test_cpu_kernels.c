@@ -1,7 +1,7 @@
 /* Every kernel of the CPU's tables, called as the library calls it, in the manner of checkasm.
  *
  *     test_cpu_kernels [--seed N]            each against sums in double; the seed is printed
- *     test_cpu_kernels bench [NAME]          then timed, as a share of a loop that only reads; not those that failed
+ *     test_cpu_kernels bench [NAME [ROWS]]   then timed, as a share of a loop that only reads; not those that failed
  *
  * A weight is made from codes, scales and zero points that the reference reads as they were made.  Buffers that a kernel
  * writes lie between margins that must survive, and begin as NaNs.  The error allowed is computed from the inputs and
@@ -535,7 +535,24 @@ static double median(double *values, int count)
     return values[count / 2];
 }
 
-/* Preparing the rows counts too, on one thread. */
+/* Nanoseconds per line of 64 bytes when the weights come from the second-level cache: what the instructions take. */
+static double time_cached(struct bench *bench)
+{
+    enum { SWEEPS = 40 };
+    const struct awqi_stream *w = &bench->stream;
+    const int64_t panel_bytes = AWQI_PANEL_BLOCKS * w->shape.block_words * (int64_t)sizeof *w->words;
+    const int64_t panels = awqi_max64(1, 262144 / panel_bytes);
+    float out[AWQI_GEMV_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
+    double times[BENCH_RUNS];
+    for (int i = 0; i < BENCH_RUNS; i++) {
+        const double begin = seconds();
+        for (int64_t j = 0; j < SWEEPS * panels; j++)
+            bench->gemv->run(w, j % panels, bench->prepared, bench->rows, out);
+        times[i] = seconds() - begin;
+    }
+    return 1e9 * median(times, BENCH_RUNS) / (double)(SWEEPS * panels * panel_bytes / 64);
+}
+
 static void bench_rows(struct bench *bench, int64_t rows, int32_t bits)
 {
     const struct awqi_stream *w = &bench->stream;
@@ -551,16 +568,19 @@ static void bench_rows(struct bench *bench, int64_t rows, int32_t bits)
         reads[i] = time_tasks(bench, read_task);
         runs[i] = time_tasks(bench, run_task);
     }
+    const double cached = time_cached(bench);
     free(bench->prepared);
     const double bytes = (double)w->size_bytes, weights = (double)w->columns.n * (double)w->k;
     const double run = median(runs, BENCH_RUNS), read = median(reads, BENCH_RUNS);
-    printf("%-20s %d bits  %lld rows  %d threads  %7.3f ps/weight  %6.1f GB/s of %6.1f  %5.3f   rows %5.2f us\n",
+    printf("%-20s %d bits  %lld rows  %d threads  %7.3f ps/weight  %6.1f GB/s of %6.1f  %5.3f   "
+           "%5.2f ns/line cached  rows %5.2f us\n",
            bench->gemv->name, bits, (long long)rows, awqi_context_threads(bench->context), 1e12 * run / weights,
-           1e-9 * bytes / run, 1e-9 * bytes / read, read / run, 1e6 * median(prepares, BENCH_RUNS));
+           1e-9 * bytes / run, 1e-9 * bytes / read, read / run, cached,
+           1e6 * median(prepares, BENCH_RUNS));
     fflush(stdout);
 }
 
-static void bench_gemv(const struct awqi_gemv *gemv, int32_t bits)
+static void bench_gemv(const struct awqi_gemv *gemv, int32_t bits, int64_t only_rows)
 {
     for (int32_t threads = 1; threads <= awqi_usable_processors() && threads <= 8; threads *= 2) {
         awq_context_options options;
@@ -569,7 +589,8 @@ static void bench_gemv(const struct awqi_gemv *gemv, int32_t bits)
         struct bench bench = {.gemv = gemv};
         if (awq_context_create(&options, &bench.context) != AWQ_OK) abort();
         bench_open(&bench, bits);
-        for (int64_t rows = 1; rows <= AWQI_GEMV_ROWS; rows *= 2) bench_rows(&bench, rows, bits);
+        for (int64_t rows = 1; rows <= AWQI_GEMV_ROWS; rows *= 2)
+            if (only_rows == 0 || rows == only_rows) bench_rows(&bench, rows, bits);
         bench_close(&bench);
         awq_context_destroy(bench.context);
     }
@@ -669,7 +690,7 @@ static void bench_strip(struct bench *bench, int64_t rows, int32_t bits)
     fflush(stdout);
 }
 
-static void bench_gemm(const struct awqi_gemm *gemm, int32_t bits)
+static void bench_gemm(const struct awqi_gemm *gemm, int32_t bits, int64_t only_rows)
 {
     for (int32_t threads = 1; threads <= awqi_usable_processors() && threads <= 8; threads *= 2) {
         awq_context_options options;
@@ -679,7 +700,7 @@ static void bench_gemm(const struct awqi_gemm *gemm, int32_t bits)
         if (awq_context_create(&options, &bench.context) != AWQ_OK) abort();
         bench_open(&bench, bits);
         for (int64_t rows = gemm->least; rows <= gemm->most; rows += (gemm->most - gemm->least) / 2)
-            bench_strip(&bench, rows, bits);
+            if (only_rows == 0 || rows == only_rows) bench_strip(&bench, rows, bits);
         bench_close(&bench);
         awq_context_destroy(bench.context);
     }
@@ -702,11 +723,11 @@ static struct subject subject_at(size_t index)
     return subject;
 }
 
-static void bench_subject(const struct subject *subject)
+static void bench_subject(const struct subject *subject, int64_t only_rows)
 {
     for (int32_t bits = 4; bits <= 8; bits += 4)
-        if (subject->gemm != NULL) bench_gemm(subject->gemm, bits);
-        else bench_gemv(subject->gemv, bits);
+        if (subject->gemm != NULL) bench_gemm(subject->gemm, bits, only_rows);
+        else bench_gemv(subject->gemv, bits, only_rows);
 }
 
 int main(int argc, char **argv)
@@ -714,6 +735,7 @@ int main(int argc, char **argv)
     enum { PROBLEMS = 300, PROBLEMS_BEFORE_BENCH = 60 };
     const bool bench = argc > 1 && strcmp(argv[1], "bench") == 0;
     const char *only = bench && argc > 2 ? argv[2] : "";
+    const int64_t only_rows = bench && argc > 3 ? strtoll(argv[3], NULL, 10) : 0;
     uint64_t first_seed = (uint64_t)time(NULL);
     if (argc > 2 && strcmp(argv[1], "--seed") == 0) first_seed = strtoull(argv[2], NULL, 0);
     printf("seed %llu\n", (unsigned long long)first_seed);
@@ -734,7 +756,7 @@ int main(int argc, char **argv)
             failed++;
         } else {
             passed++;
-            if (bench) bench_subject(&subject);
+            if (bench) bench_subject(&subject, only_rows);
         }
     }
     awq_context_destroy(context);

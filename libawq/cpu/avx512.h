@@ -17,8 +17,18 @@
 
 enum { AWQI_AND_OR = 0xea }; /* vpternlog: (a & b) | c */
 
-/* Far enough ahead that a line arrives before it is needed; past the end of a stream it does nothing. */
+/* Far enough ahead that a line arrives before it is needed, near enough to be still in the first-level cache then; past
+ * the end of a stream it does nothing. */
 #define AWQI_PREFETCH(line) _mm_prefetch((const char *)(line) + 4096, _MM_HINT_T0)
+
+/* A line of a stream.  A compiler that sees it used four times would read it four times, to save an instruction; wide
+ * loads are what such a loop has least of. */
+__attribute__((target(AVX512), always_inline)) static inline __m512i awqi_load_line(const uint32_t *line)
+{
+    __m512i words = _mm512_loadu_si512(line);
+    __asm__("" : "+v"(words));
+    return words;
+}
 
 static inline __mmask16 awqi_tail_mask(int64_t count)
 {

@@ -47,7 +47,10 @@ BF16 static void prepare(const struct awqi_stream *w, const float *x, void *row)
     }
 }
 
-/* ---- products: 'rows' rows, the sum of each in 'chains' parts of which the odd ones belong to odd fields */
+/* ---- products: 'rows' rows, the sum of each in 'chains' parts of which the odd ones belong to odd fields
+ *
+ * A vdpbf16ps takes six cycles and one or two begin in each: a row alone needs more than four parts to keep them
+ * coming, and has a second set for every other line. */
 
 INLINE __m512 multiply_pairs(__m512 sum, __m512i weights, const uint16_t *pair)
 {
@@ -60,44 +63,62 @@ INLINE __m512 multiply_pairs(__m512 sum, __m512i weights, const uint16_t *pair)
     {                                                                                                                  \
         const __m512i codes = (i) == 0 ? words : _mm512_srli_epi16(words, 4 * (i));                                    \
         const __m512i weights = _mm512_ternarylogic_epi32(codes, nibble, offset, AWQI_AND_OR);                         \
-        const int pair = width == 4 ? 2 * (i) : 2 * ((i) / 2);                                                         \
+        const int pair = width == 4 ? 2 * (i) : 2 * ((i) / 2), c = (i) % chains;                                       \
         UNROLL                                                                                                         \
-        for (int r = 0; r < rows; r++)                                                                                 \
-            sums[r][(i) % chains] = multiply_pairs(sums[r][(i) % chains], weights, x + r * stride + pair);             \
+        for (int r = 0; r < rows; r++) sums[r][c] = multiply_pairs(sums[r][c], weights, x + r * stride + pair);        \
     }
+
+INLINE void multiply_line(const int rows, const int chains, const int width, const uint32_t *line, const uint16_t *x,
+                          int64_t stride, __m512 sums[AWQI_GEMV_ROWS][4])
+{
+    const __m512i nibble = _mm512_set1_epi16(0x000f), offset = _mm512_set1_epi16(0x4300);
+    AWQI_PREFETCH(line);
+    const __m512i words = awqi_load_line(line);
+    FIELD(0)
+    FIELD(1)
+    FIELD(2)
+    FIELD(3)
+}
+
+/* The parts of a row's sum together; odd fields of codes of eight bits count sixteen times. */
+INLINE __m512 join(const int chains, const int width, const __m512 sums[4])
+{
+    __m512 even = sums[0], odd = sums[1];
+    if (chains == 4) {
+        even = _mm512_add_ps(even, sums[2]);
+        odd = _mm512_add_ps(odd, sums[3]);
+    }
+    return width == 4 ? _mm512_add_ps(even, odd) : _mm512_fmadd_ps(odd, _mm512_set1_ps(16.0f), even);
+}
 
 /* One group: totals += s (sum of q x - z sum of x). */
 INLINE void multiply_group(const int rows, const int chains, const int width, const struct awqi_stream_shape *shape,
                            const uint32_t *header, int64_t lines, const uint16_t *x, int64_t stride,
                            const float *x_sums, __m512 *totals)
 {
-    const __m512i nibble = _mm512_set1_epi16(0x000f), offset = _mm512_set1_epi16(0x4300);
-    __m512 sums[AWQI_GEMV_ROWS][4];
+    const int step = 32 / width;
+    __m512 sums[AWQI_GEMV_ROWS][4], second[AWQI_GEMV_ROWS][4];
     UNROLL
     for (int r = 0; r < rows; r++)
         UNROLL
-        for (int c = 0; c < chains; c++) sums[r][c] = _mm512_setzero_ps();
+        for (int c = 0; c < chains; c++) sums[r][c] = second[r][c] = _mm512_setzero_ps();
     const uint32_t *line = header + shape->header_words;
-    for (int64_t i = 0; i < lines; i++, line += AWQI_STREAM_OUTPUTS, x += 32 / width) {
-        AWQI_PREFETCH(line);
-        const __m512i words = _mm512_loadu_si512(line);
-        FIELD(0)
-        FIELD(1)
-        FIELD(2)
-        FIELD(3)
-    }
+    if (rows == 1)
+        for (; lines >= 2; lines -= 2, line += 2 * AWQI_STREAM_OUTPUTS, x += 2 * step) {
+            multiply_line(rows, chains, width, line, x, stride, sums);
+            multiply_line(rows, chains, width, line + AWQI_STREAM_OUTPUTS, x + step, stride, second);
+        }
+    for (; lines > 0; lines--, line += AWQI_STREAM_OUTPUTS, x += step)
+        multiply_line(rows, chains, width, line, x, stride, sums);
     __m512 scales, zeros;
     awqi_load_header(shape, header, &scales, &zeros);
     zeros = _mm512_add_ps(zeros, _mm512_set1_ps(width == 4 ? 128.0f : 17.0f * 128.0f));
     UNROLL
     for (int r = 0; r < rows; r++) {
-        __m512 even = sums[r][0], odd = sums[r][1];
-        if (chains == 4) {
-            even = _mm512_add_ps(even, sums[r][2]);
-            odd = _mm512_add_ps(odd, sums[r][3]);
-        }
-        const __m512 sum = width == 4 ? _mm512_add_ps(even, odd) : _mm512_fmadd_ps(odd, _mm512_set1_ps(16.0f), even);
-        const __m512 part = _mm512_fnmadd_ps(zeros, _mm512_set1_ps(x_sums[r * (stride / 2)]), sum);
+        const __m512 x_sum = _mm512_set1_ps(x_sums[r * (stride / 2)]);
+        __m512 sum = join(chains, width, sums[r]);
+        if (rows == 1) sum = _mm512_add_ps(sum, join(chains, width, second[r]));
+        const __m512 part = _mm512_fnmadd_ps(zeros, x_sum, sum);
         totals[r] = _mm512_fmadd_ps(part, scales, totals[r]);
     }
 }

@@ -97,7 +97,7 @@ extern const struct awqi_gemv awqi_gemv_ref, awqi_gemv_base, awqi_gemv_avx2, awq
 typedef void awqi_gemv_block(const struct awqi_stream *w, const uint32_t *block, const unsigned char *row,
                              float *out);
 
-/* A panel by any number of rows with functions for 1, 2, 4 and 8 of them. */
+/* A panel by any number of rows with functions for 1, 2, 4 and 8 of them; those for more may be NULL. */
 void awqi_run_blocks(const struct awqi_stream *w, int64_t panel, const unsigned char *rows, int64_t row_bytes,
                      int64_t count, awqi_gemv_block *const functions[4], float *out);
 

@@ -92,7 +92,7 @@ void awqi_run_blocks(const struct awqi_stream *w, int64_t panel, const unsigned 
         const uint32_t *words = awqi_stream_block(w, panel, block);
         int64_t done = 0;
         for (int i = 3; i >= 0; i--)
-            for (; done + (1 << i) <= count; done += 1 << i)
+            for (; functions[i] != NULL && done + (1 << i) <= count; done += 1 << i)
                 functions[i](w, words, rows + done * row_bytes, out + done * AWQI_PANEL + block * AWQI_STREAM_OUTPUTS);
     }
 }
