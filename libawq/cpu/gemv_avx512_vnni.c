@@ -14,31 +14,15 @@
 
 #if defined(__x86_64__)
 #include "avx512.h"
+#include "digits.h"
 
 #define VNNI __attribute__((target(AVX512 ",avx512vnni")))
 #define INLINE VNNI static inline __attribute__((always_inline))
 
 enum {
-    BYTE_BLOCK = 32,   /* inputs that share a scale when they are one byte each; */
-    DIGITS = 3,        /* and when they are three */
-    DIGIT_BLOCK = 128
+    DIGITS = 3,
+    DIGIT_BLOCK = 128 /* inputs that share a scale when they are three bytes each */
 };
-
-struct form {
-    int digits;
-    int64_t block_inputs, group_blocks; /* group_blocks of every group but the last */
-    int64_t scales, sums, bytes;        /* where they begin, and where the row ends */
-};
-
-static inline struct form form_of(const struct awqi_stream *w, int digits, int64_t block_inputs)
-{
-    struct form form = {.digits = digits, .block_inputs = block_inputs};
-    form.group_blocks = awqi_ceil_div(w->shape.group_lines * w->shape.line_inputs, block_inputs);
-    form.scales = awqi_ceil_div(awqi_stream_inputs(w) * digits, 64) * 64;
-    form.sums = form.scales + awqi_ceil_div(w->shape.groups * form.group_blocks, 16) * 64;
-    form.bytes = form.sums + awqi_ceil_div(w->shape.groups, 16) * 64;
-    return form;
-}
 
 /* ---- rows */
 
@@ -51,16 +35,6 @@ INLINE uint32_t largest_bits(const float *x, int64_t count)
         most = _mm512_max_epu32(most, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
     }
     return _mm512_reduce_max_epu32(most);
-}
-
-/* The scale that brings 'largest' to the greatest integer of so many digits.  Three digits have bits to spare: theirs
- * is a power of two, so that numbers of few bits stay exact. */
-static float block_scale(int digits, uint32_t largest_magnitude)
-{
-    const float largest = awqi_bits_to_f32(largest_magnitude);
-    if (digits == 1) return largest / 127.0f;
-    const uint32_t bits = awqi_f32_to_bits(largest * (1.0f / 8355711.0f)); /* 127 in every digit */
-    return awqi_bits_to_f32((bits + 0x007fffffu) & 0x7f800000u);
 }
 
 /* Sixteen integers' digit 'd', which is taken from them. */
@@ -105,7 +79,7 @@ INLINE int64_t prepare_block(int32_t width, int digits, const float *x, int64_t 
 
 INLINE void prepare_row(int digits, int64_t block_inputs, const struct awqi_stream *w, const float *x, void *row)
 {
-    const struct form form = form_of(w, digits, block_inputs);
+    const struct awqi_digits form = awqi_digits_of(w, digits, block_inputs);
     const int64_t room = w->shape.group_lines * w->shape.line_inputs, inputs = awqi_stream_inputs(w);
     unsigned char *bytes = row;
     float *scales = (float *)(bytes + form.scales), *sums = (float *)(bytes + form.sums);
@@ -115,9 +89,7 @@ INLINE void prepare_row(int digits, int64_t block_inputs, const struct awqi_stre
         for (int64_t i = group * room, block = group * form.group_blocks; i < end; i += block_inputs, block++) {
             const int64_t count = awqi_min64(block_inputs, end - i);
             const uint32_t largest = largest_bits(x + i, count);
-            float scale = block_scale(digits, largest), inverse = 1.0f / scale;
-            if (largest >= 0x7f800000u) scale = awqi_bits_to_f32(0x7fc00000u);
-            if (largest >= 0x7f800000u || awqi_f32_to_bits(inverse) >= 0x7f800000u) inverse = 0.0f;
+            float inverse, scale = awqi_digits_scale(digits, largest, &inverse);
             const int64_t integers = prepare_block(w->shape.width, digits, x + i, count, inverse, bytes + i * digits);
             scales[block] = scale;
             sum += (double)scale * (double)integers;
@@ -128,11 +100,13 @@ INLINE void prepare_row(int digits, int64_t block_inputs, const struct awqi_stre
 
 /* ---- products: 'rows' rows; the sums of each digit in one part, or one for low and one for high fields */
 
+/* sum += codes times the four bytes in every word.  Said in assembly because GCC 12 copies each sum to another register
+ * and back around the intrinsic. */
 INLINE __m512i multiply_bytes(__m512i sum, __m512i codes, const unsigned char *bytes)
 {
-    int32_t word;
-    memcpy(&word, bytes, sizeof word);
-    return _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(word));
+    typedef uint32_t word __attribute__((aligned(1), may_alias));
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*(const word *)bytes));
+    return sum;
 }
 
 /* The high fields stay where they are when they have sums of their own, and count 16 times. */
@@ -165,6 +139,7 @@ INLINE void multiply_lines(const int rows, const int digits, const int parts, co
         for (int d = 0; d < digits; d++)
             UNROLL
             for (int p = 0; p < parts; p++) sums[r][d][p] = _mm512_setzero_si512();
+    ROLLED
     for (int64_t i = 0; i < lines; i++, line += AWQI_STREAM_OUTPUTS, x += digits * (32 / width)) {
         AWQI_PREFETCH(line);
         multiply_line(rows, digits, parts, width, awqi_load_line(line), x, stride, sums);
@@ -186,7 +161,7 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
                            const int64_t block_inputs, const struct awqi_stream *w, const uint32_t *header,
                            const unsigned char *row, float *out)
 {
-    const struct form form = form_of(w, digits, block_inputs);
+    const struct awqi_digits form = awqi_digits_of(w, digits, block_inputs);
     const struct awqi_stream_shape *shape = &w->shape;
     const int64_t block_lines = block_inputs / (32 / width), line_bytes = digits * (32 / width);
     const float *x_scales = (const float *)(row + form.scales), *x_sums = (const float *)(row + form.sums);
@@ -226,8 +201,8 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
         multiply_block(rows, digits, parts, width, block_inputs, w, block, row, out);                                  \
     }
 
-/* 24 sums do not leave a compiler enough registers: eight rows of three digits are twice four. */
-#define FORM(name, digits, parts_of_few, block_inputs, eight_4, eight_8)                                                                 \
+/* Eight rows are twice four: their sums and totals would not all find registers. */
+#define FORM(name, digits, parts_of_few, block_inputs)                                                                 \
     KERNEL(name, 1, digits, parts_of_few, 4, block_inputs)                                                             \
     KERNEL(name, 2, digits, parts_of_few, 4, block_inputs)                                                             \
     KERNEL(name, 4, digits, 1, 4, block_inputs)                                                                        \
@@ -236,7 +211,7 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
     KERNEL(name, 4, digits, 1, 8, block_inputs)                                                                        \
     static int64_t name##_row_bytes(const struct awqi_stream *w)                                                       \
     {                                                                                                                  \
-        return form_of(w, digits, block_inputs).bytes;                                                                 \
+        return awqi_digits_of(w, digits, block_inputs).bytes;                                                          \
     }                                                                                                                  \
     VNNI static void name##_prepare(const struct awqi_stream *w, const float *x, void *row)                            \
     {                                                                                                                  \
@@ -244,17 +219,15 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
     }                                                                                                                  \
     static void name##_run(const struct awqi_stream *w, int64_t panel, const void *rows, int64_t count, float *out)    \
     {                                                                                                                  \
-        static awqi_gemv_block *const kernels[2][4] = {                                                            \
-            {gemv_##name##_1_4, gemv_##name##_2_4, gemv_##name##_4_4, eight_4},                                        \
-            {gemv_##name##_1_8, gemv_##name##_2_8, gemv_##name##_4_8, eight_8},                                        \
+        static awqi_gemv_block *const kernels[2][4] = {                                                                \
+            {gemv_##name##_1_4, gemv_##name##_2_4, gemv_##name##_4_4, NULL},                                           \
+            {gemv_##name##_1_8, gemv_##name##_2_8, gemv_##name##_4_8, NULL},                                           \
         };                                                                                                             \
         awqi_run_blocks(w, panel, rows, name##_row_bytes(w), count, kernels[w->shape.width == 8], out);                \
     }
 
-KERNEL(bytes, 8, 1, 1, 4, BYTE_BLOCK)
-KERNEL(bytes, 8, 1, 1, 8, BYTE_BLOCK)
-FORM(bytes, 1, 1, BYTE_BLOCK, gemv_bytes_8_4, gemv_bytes_8_8)
-FORM(digits, DIGITS, 2, DIGIT_BLOCK, NULL, NULL)
+FORM(bytes, 1, 1, AWQI_BYTE_BLOCK)
+FORM(digits, DIGITS, 2, DIGIT_BLOCK)
 
 #define FEATURES (AWQ_CPU_AVX2 | AWQ_CPU_AVX512 | AWQ_CPU_AVX512_VNNI)
 

@@ -90,8 +90,8 @@ struct awqi_gemv {
 
 #define AWQI_ACTIVATIONS_ALL (~0u)
 
-extern const struct awqi_gemv awqi_gemv_ref, awqi_gemv_base, awqi_gemv_avx2, awqi_gemv_avx512, awqi_gemv_avx512_vnni,
-    awqi_gemv_avx512_digits, awqi_gemv_avx512_bf16;
+extern const struct awqi_gemv awqi_gemv_ref, awqi_gemv_base, awqi_gemv_avx2, awqi_gemv_avx2_int8,
+    awqi_gemv_avx512, awqi_gemv_avx512_vnni, awqi_gemv_avx512_digits, awqi_gemv_avx512_bf16;
 
 /* One block by a fixed number of rows, each in its form; out[..][PANEL] gets 16 numbers a row. */
 typedef void awqi_gemv_block(const struct awqi_stream *w, const uint32_t *block, const unsigned char *row,
