@@ -13,8 +13,8 @@ static const struct awqi_gemv *const gemv_table[] = {
     &awqi_gemv_base,
 #if defined(__x86_64__)
     &awqi_gemv_avx2,
-    &awqi_gemv_avx2_int8,
     &awqi_gemv_avx512,
+    &awqi_gemv_avx2_int8,
     &awqi_gemv_avx512_vnni,
     &awqi_gemv_avx512_digits,
     &awqi_gemv_avx512_bf16,
