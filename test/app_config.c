@@ -165,6 +165,9 @@ static void quantisation_is_understood(void **state)
          " 'dynamic': {'-:.*lm_head': {}}}", "gptq_v2", 2, 128, false},
         {"{'quant_method': 'compressed-tensors', 'format': 'pack-quantized', 'config_groups': {'group_0': {'weights':"
          " {'num_bits': 3, 'strategy': 'channel', 'symmetric': false}}}}", "compressed-tensors", 3, -1, false},
+        {"{'quant_method': 'libawq', 'format': 'cpu-stream', 'bits': 3, 'group_size': -1, 'zero_point': false}",
+         "cpu-stream", 3, -1, true},
+        {"{'quant_method': 'libawq', 'format': 'cuda-block', 'bits': 4}", "cuda-block", 4, 128, false},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -231,7 +234,7 @@ static void formats_have_their_names(void **state)
     }
     assert_null(format_at(i));
     assert_null(format_at(-1));
-    assert_null(format_named("cpu-stream"));
+    assert_null(format_named("cpu-block"));
 }
 
 #define GROUPS(weights) \
@@ -251,6 +254,8 @@ static void other_quantisation_is_refused_by_name(void **state)
            " \"dynamic\": {\"+:.*down\": {\"bits\": 8}}}}",
            "quantization_config.dynamic changes the quantisation of some modules (+:.*down)");
     refuse("{\"quantization_config\": {\"bits\": 4}}", "quantization_config.quant_method is missing");
+    refuse("{\"quantization_config\": {\"quant_method\": \"libawq\", \"bits\": 4, \"format\": \"gemm\"}}",
+           "quantization_config.format 'gemm' is not supported; supported: cuda-block, cpu-stream");
     refuse("{\"quantization_config\": 4}", "quantization_config is not an object");
     refuse("{\"quantization_config\": {\"quant_method\": \"awq\", \"bits\": 4, \"version\": \"gptq\"}}",
            "quantization_config.version 'gptq' is not supported; supported: gemm, gemv, gemv_fast, llm-awq, marlin");

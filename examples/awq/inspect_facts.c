@@ -63,6 +63,7 @@ static bool add_weight(json_t *facts, const awq_weight *weight, uint64_t bytes)
     json_object_set_new(facts, "bits", json_integer(info.bits));
     json_object_set_new(facts, "group_size", json_integer(info.group_size));
     json_object_set_new(facts, "symmetric", json_boolean(info.flags & AWQ_QUANTIZE_SYMMETRIC));
+    if (info.salient_columns) json_object_set_new(facts, "salient_columns", json_integer(info.salient_columns));
     json_object_set_new(facts, "bits_per_weight", json_real(weights > 0 ? 8 * (double)bytes / weights : 0));
     return add_scales(facts, weight, &info);
 }
@@ -75,7 +76,8 @@ static struct quantization choose_quantization(const awq_checkpoint *checkpoint,
     if (!guess.format) return *configured;
     if (!configured->format || guess.format->method != configured->format->method) return guess;
     if (guess.format->method == METHOD_AWQ && guess.format != configured->format) return guess;
-    if (guess.format->method == METHOD_COMPRESSED_TENSORS) result.format = guess.format;
+    if (guess.format->method == METHOD_COMPRESSED_TENSORS || guess.format->method == METHOD_LIBAWQ)
+        result.format = guess.format;
     return result;
 }
 

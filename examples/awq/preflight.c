@@ -354,7 +354,8 @@ static void check_configuration(struct preflight *preflight)
     json_t *group = json_object_get(json_object_get(quantization, "config_groups"), "group_0");
     bool awq = preflight->quantization.format->method == METHOD_AWQ;
     bool compressed = preflight->quantization.format->method == METHOD_COMPRESSED_TENSORS;
-    bool reads_keys = engine_facts[engine].side_files && !compressed;
+    bool own = preflight->quantization.format->method == METHOD_LIBAWQ;
+    bool reads_keys = engine_facts[engine].side_files && !compressed && !own;
     const char *needed = awq ? "zero_point" : "desc_act";
     if (preflight->beside && !engine_facts[engine].side_files)
         refuse_model(preflight, "%s reads quantization_config in config.json only, not a file of its own", name);

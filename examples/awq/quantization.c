@@ -30,6 +30,16 @@ static const struct quantized_format formats[] = {
      METHOD_COMPRESSED_TENSORS,
      {"weight_packed", "weight_scale", "weight_shape", "weight_zero_point"},
      "weight_zero_point"},
+    {"cuda-block",
+     AWQ_LAYOUT_CUDA_BLOCK,
+     METHOD_LIBAWQ,
+     {"qweight", "scales", "qzeros", "header", "input_scale", "salient_columns", "salient_values"},
+     "qzeros"},
+    {"cpu-stream",
+     AWQ_LAYOUT_CPU_STREAM,
+     METHOD_LIBAWQ,
+     {"stream", "header", "input_scale", "salient_columns", "salient_values"},
+     NULL},
 };
 
 enum { FORMATS = sizeof formats / sizeof *formats };
@@ -56,7 +66,11 @@ const struct quantized_format *format_of_layout(int32_t layout)
 const char *method_name(enum quantization_method method)
 {
     static const char *const names[] = {
-        [METHOD_AWQ] = "awq", [METHOD_GPTQ] = "gptq", [METHOD_COMPRESSED_TENSORS] = "compressed-tensors"};
+        [METHOD_AWQ] = "awq",
+        [METHOD_GPTQ] = "gptq",
+        [METHOD_COMPRESSED_TENSORS] = "compressed-tensors",
+        [METHOD_LIBAWQ] = "libawq",
+    };
     return names[method];
 }
 
@@ -185,6 +199,20 @@ static bool read_compressed_tensors(const struct section *section, struct quanti
     return true;
 }
 
+/* The library's own formats, which describe themselves; this tells programs of them before they read a tensor. */
+static bool read_libawq(const struct section *section, struct quantization *result)
+{
+    const char *name;
+    bool zero_point;
+    if (!section_string(section, "format", "", &name) || !read_bits_and_group(section, result) ||
+        !section_flag(section, "zero_point", true, &zero_point))
+        return false;
+    result->format = format_spelled(name, METHOD_LIBAWQ);
+    if (!result->format) return section_unsupported(section, "format", name, "cuda-block, cpu-stream");
+    result->symmetric = !zero_point;
+    return true;
+}
+
 /* Files of their own do not always name the method; only GPTQ's have an order of activations. */
 static bool read_method(const struct section *section, bool named, struct quantization *result)
 {
@@ -194,7 +222,8 @@ static bool read_method(const struct section *section, bool named, struct quanti
     if (strcasecmp(method, "awq") == 0) return read_awq(section, result);
     if (strcasecmp(method, "gptq") == 0) return read_gptq(section, result);
     if (strcasecmp(method, "compressed-tensors") == 0) return read_compressed_tensors(section, result);
-    return section_unsupported(section, "quant_method", method, "awq, gptq, compressed-tensors");
+    if (strcasecmp(method, "libawq") == 0) return read_libawq(section, result);
+    return section_unsupported(section, "quant_method", method, "awq, gptq, compressed-tensors, libawq");
 }
 
 /* The quantization_config of a text model, alone or within a larger one; false after a message when it is none. */
@@ -307,9 +336,19 @@ static json_t *compressed_tensors_json(const struct quantization *quantization, 
                      "pack-quantized", "ignore", skipped);
 }
 
+static json_t *libawq_json(const struct quantization *quantization, const json_t *skipped)
+{
+    return json_pack("{s:s, s:s, s:i, s:I, s:b, s:O}", "quant_method", "libawq", "format", quantization->format->name,
+                     "bits", (int)quantization->bits, "group_size", (json_int_t)quantization->group_size, "zero_point",
+                     !quantization->symmetric, "modules_to_not_convert", skipped);
+}
+
 json_t *quantization_json(const struct quantization *quantization, const json_t *skipped)
 {
-    enum quantization_method method = quantization->format->method;
-    if (method == METHOD_AWQ) return awq_json(quantization, skipped);
-    return method == METHOD_GPTQ ? gptq_json(quantization, skipped) : compressed_tensors_json(quantization, skipped);
+    switch (quantization->format->method) {
+    case METHOD_AWQ: return awq_json(quantization, skipped);
+    case METHOD_GPTQ: return gptq_json(quantization, skipped);
+    case METHOD_LIBAWQ: return libawq_json(quantization, skipped);
+    default: return compressed_tensors_json(quantization, skipped);
+    }
 }

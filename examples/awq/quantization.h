@@ -11,20 +11,21 @@
 #include "awq.h"
 
 /* Who reads a format: "quant_method" of its configuration. */
-enum quantization_method { METHOD_AWQ, METHOD_GPTQ, METHOD_COMPRESSED_TENSORS };
+enum quantization_method { METHOD_AWQ, METHOD_GPTQ, METHOD_COMPRESSED_TENSORS, METHOD_LIBAWQ };
 
-enum { MAX_PLANES = 4 };
+enum { MAX_PLANES = 7 };
 
 struct quantized_format {
     const char *name; /* "gemm"; also what configurations call it, where they name more than the method */
     int32_t layout;   /* AWQ_LAYOUT_* */
     enum quantization_method method;
     const char *planes[MAX_PLANES + 1]; /* a linear's tensors, without its name and a dot; the first marks a linear */
-    const char *zeros;                  /* the one with its zero points */
+    const char *zeros;                  /* the one with its zero points; NULL: they are no tensor of their own */
 };
 
 /* The names of all formats in the order of format_at, for the command line. */
-#define FORMAT_NAMES "gemm|gemv|gemv_fast|llm-awq|marlin|gptq|gptq_v2|compressed-tensors|compressed-tensors-2025"
+#define FORMAT_NAMES \
+    "gemm|gemv|gemv_fast|llm-awq|marlin|gptq|gptq_v2|compressed-tensors|compressed-tensors-2025|cuda-block|cpu-stream"
 
 /* NULL past the last. */
 const struct quantized_format *format_at(int index);
@@ -33,7 +34,7 @@ const struct quantized_format *format_at(int index);
 const struct quantized_format *format_named(const char *name);
 const struct quantized_format *format_of_layout(int32_t layout);
 
-/* "awq", "gptq", "compressed-tensors". */
+/* "awq", "gptq", "compressed-tensors", "libawq". */
 const char *method_name(enum quantization_method method);
 
 struct quantization {

@@ -15,9 +15,9 @@ static const int32_t scale_dtypes[] = {0, AWQ_F16, AWQ_BF16, AWQ_F32};
 
 struct options {
     struct quantize_request request;
-    int method, version, bits, profile, through, scale_dtype, duo;
+    int method, version, bits, profile, through, scale_dtype, duo, salient_rule;
     int64_t group_size, seed;
-    double smooth_factor;
+    double smooth_factor, salient;
     bool zero_point, symmetric, no_clip, no_scale_o;
 };
 
@@ -32,6 +32,7 @@ static int32_t choose_layout(const struct options *options)
 {
     if (options->version == VERSION_FLOAT) return 0;
     if (options->version >= VERSION_FORMATS) return format_at(options->version - VERSION_FORMATS)->layout;
+    if (options->salient > 0) return AWQ_LAYOUT_CPU_STREAM;
     return options->bits == 4 ? AWQ_LAYOUT_GEMM : AWQ_LAYOUT_COMPRESSED_TENSORS;
 }
 
@@ -52,6 +53,9 @@ static void fill_settings(const struct options *options, struct quantize_setting
     settings->quantizer.flags = options->symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
     settings->quantizer.profile = options->profile;
     settings->quantizer.scale_dtype = scale_dtypes[options->scale_dtype];
+    settings->quantizer.salient_fraction = options->salient;
+    settings->quantizer.salient_rule = options->salient_rule;
+    settings->quantizer.seed = (uint64_t)options->seed;
     settings->layout = choose_layout(options);
     settings->search = options->method == BY_SEARCH;
     settings->clip = settings->search && !options->no_clip;
@@ -76,6 +80,11 @@ static int check(const struct cli_command *command, const struct options *option
     if (format && format->method == METHOD_AWQ && options->bits != 4 && options->bits != 8)
         return cli_usage(command, "--version %s holds 4 bits, not %d; gptq and compressed-tensors hold 2, 3, 4 and 8",
                          format->name, options->bits);
+    if (options->salient > 0 && (options->version == VERSION_FLOAT || (format && format->method != METHOD_LIBAWQ)))
+        return cli_usage(command, "--version %s holds no channels in FP16 beside codes; cpu-stream and cuda-block do",
+                         format ? format->name : "float");
+    if (options->salient > 0 && options->salient_rule == AWQ_SALIENT_BY_ACTIVATION && !options->request.calib)
+        return cli_usage(command, "--calib is missing: text that shows which channels are salient");
     if (options->version == VERSION_FLOAT && options->method == BY_ROUNDING)
         return cli_usage(command, "--version float writes what was searched for, and --method rtn searches nothing");
     if (options->profile == AWQ_PROFILE_LLM_AWQ && options->symmetric)
@@ -93,7 +102,7 @@ static int run(const struct cli_command *command, const void *given)
     int exit_code = check(command, options);
     if (exit_code != EXIT_OK) return exit_code;
     fill_settings(options, &request.settings);
-    return quantize_model(&request);
+    return quantize_model(&request, NULL);
 }
 
 static const struct cli_option table[] = {
@@ -148,6 +157,12 @@ static const struct cli_option table[] = {
      .maximum = 1},
     {CLI_CHOICE, "profile", offsetof(struct options, profile), .argument = "exact|autoawq|llm-awq",
      .help = "Arithmetic: exact, or what AutoAWQ or llm-awq compute, to compare with them."},
+    {CLI_HEADING, "Salient channels in FP16", .offset = 0},
+    {CLI_DOUBLE, "salient", offsetof(struct options, salient), .argument = "FRACTION",
+     .help = "Keep this fraction of each linear's input channels in FP16, at least one, such as 0.01.  The file is "
+             "one of this library's own then: cpu-stream, or cuda-block with --version.", .minimum = 0, .maximum = 1},
+    {CLI_CHOICE, "salient-rule", offsetof(struct options, salient_rule), .argument = "activation|weight|random",
+     .help = "Which: those of the largest mean activation, of the heaviest weights, or any, by --seed."},
     {CLI_HEADING, "Running", .offset = 0},
     {CLI_INT, "threads", offsetof(struct options, request.threads), .argument = "N",
      .help = "Threads to use [default: all processors].  The result does not depend on it.", .minimum = 1,

@@ -2,7 +2,8 @@
  *
  * quantize.c has the options, quantize_model.c the way through a model, quantize_block.c takes one block from float to
  * quantised, quantize_search.c calibrates and searches for it, quantize_exclude.c says what is left out,
- * quantize_memory.c what it takes, hf_output.c writes the result, quantize_report.c says what came of it.
+ * quantize_salient.c which channels are salient, quantize_memory.c what it takes, hf_output.c writes the result,
+ * quantize_report.c says what came of it.
  *
  * Functions that can fail return false when they did, and have said why. */
 #ifndef AWQ_APP_QUANTIZE_H
@@ -15,7 +16,7 @@
 
 /* How to quantise. */
 struct quantize_settings {
-    awq_quantize_options quantizer; /* bits, group size, symmetry, profile, scale dtype */
+    awq_quantize_options quantizer; /* bits, group size, symmetry, profile, scale dtype, salient channels */
     int32_t layout;                 /* AWQ_LAYOUT_*; 0: float weights, scaled and clipped */
     bool search;                    /* search column scales; false: round to nearest */
     bool clip;                      /* search clipping ranges */
@@ -25,7 +26,12 @@ struct quantize_settings {
     double smooth_factor;
     int64_t search_tokens;          /* that candidates are tried on, about */
     uint64_t seed;                  /* of the choice of those */
+    double salient_scale;           /* of a study: salient channels are multiplied by this and rounded like the others,
+                                     * instead of staying in FP16; 0: they stay */
 };
+
+/* Whether text has to be run through the model: to search, or to see which channels are salient. */
+bool settings_calibrate(const struct quantize_settings *settings);
 
 /* What was asked for. */
 struct quantize_request {
@@ -52,6 +58,10 @@ struct linear_report {
     int64_t groups, clipped_groups;
     double clip_loss, clip_loss_unclipped;
     uint64_t zero_groups, clamped_scales;
+    /* With salient_scale: groups whose own scale it changed, and the sum over all groups of the ratio of after and
+     * before. */
+    int64_t changed_scales;
+    double scale_ratios;
 };
 
 struct block_report {
@@ -95,8 +105,14 @@ struct quantize_job {
 
 /* ---- quantize_model.c */
 
-/* Returns an exit code. */
-int quantize_model(const struct quantize_request *request);
+/* What salient_scale did to the scales of the groups, over the whole model. */
+struct scale_summary {
+    int64_t groups, changed;
+    double ratios; /* the sum over the groups of the ratio of after and before */
+};
+
+/* Returns an exit code.  'summary' may be NULL. */
+int quantize_model(const struct quantize_request *request, struct scale_summary *summary);
 
 /* ---- quantize_block.c */
 
@@ -150,6 +166,18 @@ bool job_forward(struct quantize_job *job, const struct block *block, bool advan
 int64_t compared_windows(const struct quantize_job *job);
 int64_t sampled_rows(const struct quantize_job *job);
 int64_t compared_rows(const struct quantize_job *job);
+
+/* ---- quantize_salient.c */
+
+/* *importance is the mean |x| of each channel, [channels], by which salient ones are chosen; freed with
+ * awq_context_free. */
+bool salient_importance(awq_context *context, const awq_calibration *calibration, float **importance);
+
+/* With settings->salient_scale: a weight whose salient channels, as 'options' choose them, are multiplied by that and
+ * divided again at run time. */
+awq_status salient_quantize_scaled(const struct quantize_job *job, const awq_tensor *w,
+                                   const awq_quantize_options *options, awq_weight **weight,
+                                   struct linear_report *report);
 
 /* ---- quantize_memory.c */
 

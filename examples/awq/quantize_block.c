@@ -12,9 +12,10 @@ struct block_job {
     struct block_copies *copies;
     struct block_report *report;
     struct block_statistics statistics;
-    float *scales[BLOCK_POINTS];   /* that columns are multiplied by; NULL: none */
-    float *limits;                 /* clipping ranges of the linear at work */
-    int32_t dtypes[BLOCK_LINEARS]; /* of the weights as they were read */
+    float *importance[BLOCK_POINTS]; /* of channels, where salient ones are chosen by activation */
+    float *scales[BLOCK_POINTS];     /* that columns are multiplied by; NULL: none */
+    float *limits;                   /* clipping ranges of the linear at work */
+    int32_t dtypes[BLOCK_LINEARS];   /* of the weights as they were read */
 };
 
 static bool is_quantized(const struct block_job *block, int linear)
@@ -274,7 +275,11 @@ static bool report_weight(struct block_job *block, int linear)
 static bool round_linear(struct block_job *block, int linear, const awq_quantize_options *options)
 {
     struct linear_weights *weights = &block->weights->linear[linear];
-    awq_status status = awq_quantize(block->job->context, &weights->dense, NULL, options, &weights->quantized);
+    awq_status status;
+    if (block->job->settings->salient_scale > 0)
+        status = salient_quantize_scaled(block->job, &weights->dense, options, &weights->quantized,
+                                         &block->report->linear[linear]);
+    else status = awq_quantize(block->job->context, &weights->dense, NULL, options, &weights->quantized);
     if (status != AWQ_OK) return fail_linear(block, status, linear);
     memset(&weights->dense, 0, sizeof weights->dense);
     return report_weight(block, linear);
@@ -320,8 +325,12 @@ static bool quantize_linear(struct block_job *block, int linear)
 {
     struct linear_weights *weights = &block->weights->linear[linear];
     awq_quantize_options options = block->job->settings->quantizer;
-    const float *scales = block->scales[point_of(linear)];
-    awq_tensor scale_view, limits;
+    const float *scales = block->scales[point_of(linear)], *importance = block->importance[point_of(linear)];
+    awq_tensor scale_view, importance_view, limits;
+    if (importance) {
+        awq_tensor_init_const_1d(&importance_view, importance, AWQ_F32, weights->dense.shape[1]);
+        options.importance = &importance_view;
+    }
     if (scales) {
         awq_tensor_init_const_1d(&scale_view, scales, AWQ_F32, weights->dense.shape[1]);
         options.input_scale = &scale_view;
@@ -336,6 +345,18 @@ static bool quantize_linear(struct block_job *block, int linear)
     awq_context_free(block->job->context, block->limits);
     block->limits = NULL;
     return ok;
+}
+
+static bool find_importance(struct block_job *block)
+{
+    const awq_quantize_options *quantizer = &block->job->settings->quantizer;
+    if (quantizer->salient_fraction == 0 || quantizer->salient_rule != AWQ_SALIENT_BY_ACTIVATION) return true;
+    for (int point = 0; point < BLOCK_POINTS; point++) {
+        const awq_calibration *calibration = block->statistics.calibration[point];
+        if (calibration && !salient_importance(block->job->context, calibration, &block->importance[point]))
+            return false;
+    }
+    return true;
 }
 
 /* Hundredths of a block's work. */
@@ -370,11 +391,15 @@ bool block_quantize(struct quantize_job *job, struct block_weights *weights, str
     struct block_job block = {.job = job, .weights = weights, .copies = copies, .report = report};
     for (int linear = 0; linear < BLOCK_LINEARS; linear++) block.dtypes[linear] = weights->linear[linear].dense.dtype;
     bool ok = check_block_finite(weights) &&
-              (!job->settings->search || block_search(job, weights, &block.statistics, report));
+              (!settings_calibrate(job->settings) || block_search(job, weights, &block.statistics, report)) &&
+              find_importance(&block);
     for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = fold_point(&block, (enum block_point)point);
     ok = ok && quantize_linears(&block);
     awq_context_free(job->context, block.limits);
-    for (int point = 0; point < BLOCK_POINTS; point++) awq_context_free(job->context, block.scales[point]);
+    for (int point = 0; point < BLOCK_POINTS; point++) {
+        awq_context_free(job->context, block.importance[point]);
+        awq_context_free(job->context, block.scales[point]);
+    }
     block_statistics_clear(&block.statistics);
-    return ok && (!job->settings->search || !job->settings->through_quantized || advance_quantized(&block));
+    return ok && (!settings_calibrate(job->settings) || !job->settings->through_quantized || advance_quantized(&block));
 }

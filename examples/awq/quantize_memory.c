@@ -57,7 +57,9 @@ static struct shapes add_shapes(const struct quantize_job *job)
 static uint64_t rounding_bytes(const struct quantize_job *job, const struct shapes *shapes)
 {
     uint64_t bits = (uint64_t)job->settings->quantizer.bits, packed = shapes->largest_linear * bits / 8;
-    return shapes->block * bits / 8 + 5 * shapes->groups + larger(packed, 2 * LIBRARY_ROWS * shapes->widest);
+    uint64_t kept = (uint64_t)(job->settings->quantizer.salient_fraction * (double)shapes->block * 2);
+    uint64_t quantized = shapes->block * bits / 8 + 5 * shapes->groups + kept;
+    return quantized + larger(packed, 2 * LIBRARY_ROWS * shapes->widest);
 }
 
 static uint64_t clip_bytes(const struct shapes *shapes)
@@ -84,7 +86,7 @@ uint64_t estimate_memory(const struct quantize_job *job)
 {
     struct shapes shapes = add_shapes(job);
     uint64_t rounding = rounding_bytes(job, &shapes);
-    if (!job->settings->search) return rounding;
+    if (!settings_calibrate(job->settings)) return rounding;
     struct session_options session = calibration_session(job);
     uint64_t hidden = (uint64_t)(job->windows.rows * job->windows.columns * job->config.hidden) * sizeof(float);
     uint64_t samples = (uint64_t)(sampled_rows(job) + 1);

@@ -11,8 +11,8 @@ static bool create_writer(struct quantize_job *job)
     awq_checkpoint_writer_options options;
     awq_struct_init(&options, sizeof options);
     options.flags = job->request->replace ? AWQ_WRITER_REPLACE : 0;
-    /* A linear becomes four tensors at most. */
-    options.expected_tensors = awq_checkpoint_count(job->source) + 3 * BLOCK_LINEARS * job->config.layers;
+    const int64_t linears = BLOCK_LINEARS * job->config.layers;
+    options.expected_tensors = awq_checkpoint_count(job->source) + (MAX_PLANES - 1) * linears;
     awq_status status = awq_checkpoint_writer_create(job->context, job->request->out, &options, &job->writer);
     return status == AWQ_OK || cli_library_error(status, "%s", job->request->out);
 }
@@ -60,7 +60,9 @@ static bool open_model(struct quantize_job *job)
 static bool try_layout(const struct quantize_job *job)
 {
     struct block_weights weights;
+    awq_quantize_options quantizer = job->settings->quantizer;
     if (job->settings->layout == 0) return true;
+    quantizer.salient_rule = AWQ_SALIENT_BY_WEIGHT; /* which columns does not matter here */
     bool ok = block_weights_load(job->context, job->source, &job->config, 0, &weights);
     for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
         char name[TENSOR_NAME_SIZE];
@@ -70,8 +72,7 @@ static bool try_layout(const struct quantize_job *job)
         for (int64_t layer = 0; layer < job->config.layers; layer++)
             used = used || !job->excluded[layer * BLOCK_LINEARS + linear];
         if (!used) continue;
-        awq_status status = awq_quantize(job->context, &weights.linear[linear].dense, NULL, &job->settings->quantizer,
-                                         &weight);
+        awq_status status = awq_quantize(job->context, &weights.linear[linear].dense, NULL, &quantizer, &weight);
         if (status == AWQ_OK) status = awq_pack(job->context, weight, job->settings->layout, &packed);
         awq_packed_destroy(packed);
         awq_weight_destroy(weight);
@@ -172,11 +173,11 @@ static bool quantize(struct quantize_job *job)
     if (!context_open(request->threads, request->memory_limit, &job->context)) return false;
     if (!output_check(request->model, request->out, request->replace)) return false;
     if (!open_model(job) || !create_writer(job)) return false;
-    if (job->settings->search && !read_windows(job)) return false;
+    if (settings_calibrate(job->settings) && !read_windows(job)) return false;
     if (!check_memory(job) || !try_layout(job)) return false;
     if (!request->json && !request->quiet) report_plan(job);
     progress_begin(&job->progress, "Quantising");
-    bool ok = (!job->settings->search || embed_windows(job)) && quantize_blocks(job);
+    bool ok = (!settings_calibrate(job->settings) || embed_windows(job)) && quantize_blocks(job);
     progress_end(&job->progress);
     if (!ok || !finish(job)) return false;
     job->seconds = cli_seconds() - start;
@@ -187,10 +188,22 @@ static bool quantize(struct quantize_job *job)
     return true;
 }
 
-int quantize_model(const struct quantize_request *request)
+static void summarize(const struct quantize_job *job, struct scale_summary *summary)
+{
+    for (int64_t layer = 0; layer < job->config.layers; layer++)
+        for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+            const struct linear_report *report = &job->reports[layer].linear[linear];
+            summary->groups += report->groups;
+            summary->changed += report->changed_scales;
+            summary->ratios += report->scale_ratios;
+        }
+}
+
+int quantize_model(const struct quantize_request *request, struct scale_summary *summary)
 {
     struct quantize_job job = {.request = request, .settings = &request->settings};
     bool ok = quantize(&job);
+    if (ok && summary) summarize(&job, summary);
     session_destroy(job.session);
     awq_context_free(job.context, job.hidden);
     free(job.counts);

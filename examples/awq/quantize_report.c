@@ -10,6 +10,12 @@ static const char *const scale_names[] = {[AWQ_SCALES_PLAIN] = "plain", [AWQ_SCA
 static const char *const profile_names[] = {
     [AWQ_PROFILE_EXACT] = "exact", [AWQ_PROFILE_AUTOAWQ] = "autoawq", [AWQ_PROFILE_LLM_AWQ] = "llm-awq"};
 
+static const char *const rule_names[] = {
+    [AWQ_SALIENT_BY_ACTIVATION] = "by activation",
+    [AWQ_SALIENT_BY_WEIGHT] = "by weight",
+    [AWQ_SALIENT_AT_RANDOM] = "at random",
+};
+
 static const char *layout_name(const struct quantize_settings *settings)
 {
     return settings->layout ? awq_layout_name(settings->layout) : "float";
@@ -40,7 +46,10 @@ void report_plan(const struct quantize_job *job)
     printf(", %s, %s, %s\n", quantizer->flags & AWQ_QUANTIZE_SYMMETRIC ? "symmetric" : "zero points",
            layout_name(settings),
            !settings->search ? "rounded to nearest" : settings->clip ? "AWQ with clipping" : "AWQ");
-    if (settings->search)
+    if (quantizer->salient_fraction > 0)
+        printf("in FP16      %g %% of the input channels, %s\n", 100 * quantizer->salient_fraction,
+               rule_names[quantizer->salient_rule]);
+    if (settings_calibrate(settings))
         printf("calibration  %s windows of %s tokens from %s\n", cli_count(job->windows.rows).text,
                cli_count(job->windows.columns).text, job->request->calib);
     printf("memory       about %s will be used\n", cli_bytes(job->estimated_bytes).text);
@@ -194,6 +203,10 @@ bool report_json(const struct quantize_job *job)
         "seconds", job->seconds,
         "layers", layers);
     if (!json) return cli_error("the results cannot be written as JSON");
+    if (quantizer->salient_fraction > 0) {
+        json_object_set_new(json, "salient_fraction", json_real(quantizer->salient_fraction));
+        json_object_set_new(json, "salient_rule", json_string(rule_names[quantizer->salient_rule]));
+    }
     bool ok = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0 && putchar('\n') != EOF;
     json_decref(json);
     return ok || cli_error("standard output: it cannot be written");

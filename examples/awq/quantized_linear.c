@@ -61,11 +61,38 @@ void linear_planes_find(const awq_checkpoint *checkpoint, const struct quantized
         planes->pointers[planes->count] = view;
         planes->bytes += tensor_bytes(view);
         planes->count++;
-        if (strcmp(*name, format->zeros) == 0) planes->has_zeros = true;
+        if (format->zeros && strcmp(*name, format->zeros) == 0) planes->has_zeros = true;
     }
 }
 
 /* ---- which format */
+
+/* The header by which the library's own formats describe themselves (docs/layouts.md): N, K, group size, bits and
+ * symmetry are its fields 1 to 5. */
+enum { HEADER_FIELDS = 7 };
+
+static bool read_header(const awq_checkpoint *checkpoint, const char *linear, int64_t fields[HEADER_FIELDS])
+{
+    awq_tensor header;
+    if (!find_tensor(checkpoint, linear, "header", &header) || header.dtype != AWQ_I64 ||
+        tensor_bytes(&header) != HEADER_FIELDS * sizeof *fields)
+        return false;
+    memcpy(fields, (const char *)header.data + header.byte_offset, HEADER_FIELDS * sizeof *fields);
+    return fields[1] > 0 && fields[2] > 0 && fields[1] <= INT32_MAX && fields[2] <= INT32_MAX;
+}
+
+static bool guess_own(const awq_checkpoint *checkpoint, const char *linear, struct quantization *guess)
+{
+    int64_t fields[HEADER_FIELDS];
+    awq_tensor stream;
+    if (!read_header(checkpoint, linear, fields)) return false;
+    bool is_stream = find_tensor(checkpoint, linear, "stream", &stream);
+    guess->format = format_of_layout(is_stream ? AWQ_LAYOUT_CPU_STREAM : AWQ_LAYOUT_CUDA_BLOCK);
+    guess->group_size = fields[3];
+    guess->bits = (int32_t)fields[4];
+    guess->symmetric = fields[5] != 0;
+    return true;
+}
 
 /* Words and inputs of a compressed-tensors linear. */
 static bool compressed_width(const awq_checkpoint *checkpoint, const char *linear, int64_t *words, int64_t *inputs)
@@ -132,6 +159,7 @@ struct quantization linear_guess(const awq_checkpoint *checkpoint, const char *l
 {
     struct quantization guess = {0};
     awq_tensor codes, scales, zeros;
+    if (guess_own(checkpoint, linear, &guess)) return guess;
     if (guess_compressed(checkpoint, linear, &guess)) {
         guess.symmetric = !find_tensor(checkpoint, linear, guess.format->zeros, &zeros);
         return guess;
@@ -153,6 +181,13 @@ bool linear_shape(const awq_checkpoint *checkpoint, const struct quantization *q
 {
     awq_tensor codes;
     const int64_t bits = quantization->bits;
+    if (quantization->format->method == METHOD_LIBAWQ) {
+        int64_t fields[HEADER_FIELDS];
+        if (!read_header(checkpoint, linear, fields)) return false;
+        *n = fields[1];
+        *k = fields[2];
+        return true;
+    }
     if (!find_tensor(checkpoint, linear, quantization->format->planes[0], &codes) || codes.ndim != 2) return false;
     const int64_t rows = codes.shape[0], columns = codes.shape[1];
     *n = rows;
@@ -206,9 +241,11 @@ bool linear_unpack(awq_context *context, const awq_checkpoint *checkpoint, const
     if (find_tensor(checkpoint, linear, "weight_g_idx", &view))
         return refuse(reason, "weight_g_idx: groups in the order of activations are not supported");
     awq_struct_init(&options, sizeof options);
-    options.bits = quantization->bits;
-    options.group_size = quantization->group_size;
-    options.flags = quantization->symmetric || !planes.has_zeros ? AWQ_QUANTIZE_SYMMETRIC : 0;
+    if (quantization->format->method != METHOD_LIBAWQ) { /* those describe themselves */
+        options.bits = quantization->bits;
+        options.group_size = quantization->group_size;
+        options.flags = quantization->symmetric || !planes.has_zeros ? AWQ_QUANTIZE_SYMMETRIC : 0;
+    }
     awq_status status = awq_unpack(context, layout_of_linear(checkpoint, quantization, linear), planes.count,
                                    planes.names, planes.pointers, &options, weight);
     return status == AWQ_OK || refuse(reason, "%s", awq_last_error());
