@@ -13,6 +13,7 @@ extern const struct cli_command outliers_command;
 extern const struct cli_command convert_command;
 extern const struct cli_command preflight_command;
 extern const struct cli_command gguf_command;
+extern const struct cli_command study_command;
 extern const struct cli_command bench_command;
 extern const struct cli_command tune_command;
 

@@ -1,4 +1,6 @@
 /* awq evaluate: how well a model predicts a text, and how far it is from another model. */
+#include "evaluate.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -381,6 +383,7 @@ static bool open_logits(const struct options *options, struct evaluation *evalua
     return npy_writer_open(&evaluation->logits, options->logits, evaluation->windows.inputs, vocabulary);
 }
 
+/* Everything but the report. */
 static bool evaluate(const struct options *options, struct evaluation *evaluation)
 {
     struct windows *windows = &evaluation->windows;
@@ -398,10 +401,42 @@ static bool evaluate(const struct options *options, struct evaluation *evaluatio
     if (!runner_prepare(evaluation, &evaluation->model)) return false;
     if (evaluation->reference.model && !runner_prepare(evaluation, &evaluation->reference)) return false;
     if (options->logits && !open_logits(options, evaluation, vocabulary)) return false;
-    if (!run_batches(evaluation) || !npy_writer_close(&evaluation->logits)) return false;
-    if (options->json) return print_json(options, evaluation);
-    print_text(options, evaluation);
-    return true;
+    return run_batches(evaluation) && npy_writer_close(&evaluation->logits);
+}
+
+static void evaluation_close(struct evaluation *evaluation)
+{
+    npy_writer_discard(&evaluation->logits);
+    runner_close(&evaluation->model);
+    runner_close(&evaluation->reference);
+    token_rows_free(&evaluation->windows.rows);
+    free(evaluation->windows.list);
+    free(evaluation->scores);
+    free(evaluation->logits_room);
+    awq_context_destroy(evaluation->context);
+}
+
+bool evaluate_model(const struct evaluate_request *request, struct evaluate_result *result)
+{
+    const bool ids = tokens_is_id_file(request->text);
+    const struct options options = {
+        .model = request->model,
+        .against = request->against,
+        .text = ids ? NULL : request->text,
+        .tokens = ids ? request->text : NULL,
+        .context = request->context,
+        .placement = request->placement,
+    };
+    struct evaluation evaluation = {0};
+    bool ok = evaluate(&options, &evaluation);
+    if (ok) {
+        const double counted = (double)evaluation.totals.counted;
+        result->perplexity = exp(evaluation.totals.loss / counted);
+        result->divergence = evaluation.totals.divergence / counted;
+        result->tokens = evaluation.totals.counted;
+    }
+    evaluation_close(&evaluation);
+    return ok;
 }
 
 static int run(const struct cli_command *command, const void *given)
@@ -412,14 +447,9 @@ static int run(const struct cli_command *command, const void *given)
     if (options->text && tokens_is_id_file(options->text))
         return cli_usage(command, "%s holds token ids: give it as --tokens", options->text);
     bool ok = evaluate(options, &evaluation);
-    npy_writer_discard(&evaluation.logits);
-    runner_close(&evaluation.model);
-    runner_close(&evaluation.reference);
-    token_rows_free(&evaluation.windows.rows);
-    free(evaluation.windows.list);
-    free(evaluation.scores);
-    free(evaluation.logits_room);
-    awq_context_destroy(evaluation.context);
+    if (ok && options->json) ok = print_json(options, &evaluation);
+    else if (ok) print_text(options, &evaluation);
+    evaluation_close(&evaluation);
     return ok ? EXIT_OK : EXIT_FAILED;
 }
 

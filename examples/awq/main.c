@@ -9,7 +9,7 @@
 
 static const struct cli_command *const commands[] = {
     &quantize_command, &evaluate_command, &generate_command, &inspect_command, &convert_command, &preflight_command,
-    &gguf_command, &bench_command, &tune_command, &tokenize_command, &outliers_command,
+    &gguf_command, &bench_command, &tune_command, &tokenize_command, &outliers_command, &study_command,
 };
 
 enum { COMMANDS = sizeof commands / sizeof *commands };
