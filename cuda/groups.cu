@@ -186,7 +186,7 @@ DEVICE float find_step(const cuda_quantization &q, float least, float most)
 /* 'step' in the dtype it is stored in, clamped to its smallest and largest numbers. */
 DEVICE float store_step(const cuda_quantization &q, float step)
 {
-    const int32_t dtype = q.scale_dtype;
+    const int32_t dtype = static_cast<int32_t>(q.scale_dtype);
     const float least = bits_as<float>(dtype == AWQ_F16 ? 0x33800000u : dtype == AWQ_BF16 ? 0x00010000u : 0x00000001u);
     const float most = bits_as<float>(dtype == AWQ_F16 ? 0x477fe000u : dtype == AWQ_BF16 ? 0x7f7f0000u : 0x7f7fffffu);
     const float scale = round_to(dtype, step);

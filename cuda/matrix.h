@@ -47,9 +47,9 @@ struct cuda_quantization {
     const float *clip; /* [rows][groups], or NULL */
     uint8_t *codes, *zeros;
     float *scales, *dequantized;
-    unsigned long long *counts;      /* clamped scales, groups of zeros */
-    unsigned long long *overflow;    /* the first group whose range overflows; all ones: none */
-    int32_t max_code, scale_dtype;
+    unsigned long long *counts;    /* clamped scales, groups of zeros */
+    unsigned long long *overflow;  /* the first group whose range overflows; all ones: none */
+    int64_t max_code, scale_dtype; /* a word each: two in one could look like an address to the executor */
     bool peer, symmetric, unscale, reserved[5];
 };
 

@@ -12,19 +12,18 @@ awq_status awqi_cuda_begin(struct cuda_device *device, uint64_t bytes, struct cu
     if (status != AWQ_OK) return status;
     work->device = device;
     pthread_mutex_lock(&device->scratch_lock);
-    if (device->scratch_bytes >= bytes) {
-        work->memory = device->scratch;
-        work->bytes = device->scratch_bytes;
-        device->scratch = NULL;
-        device->scratch_bytes = 0;
-    }
+    void *memory = device->scratch;
+    work->bytes = device->scratch_bytes;
+    device->scratch = NULL;
+    device->scratch_bytes = 0;
     pthread_mutex_unlock(&device->scratch_lock);
-    if (work->memory != NULL || bytes == 0) return AWQ_OK;
-    void *memory = NULL;
+    work->memory = memory;
+    if (work->bytes >= bytes) return AWQ_OK;
+    (void)cudaFree(memory); /* before the larger one, for which there may be no room beside it */
+    memory = NULL;
     status = awqi_cuda_check(cudaMalloc(&memory, bytes), "allocating device memory");
     if (status != AWQ_OK) {
         awqi_cuda_leave(work->previous);
-        work->device = NULL;
         return status;
     }
     work->memory = memory;
@@ -56,7 +55,6 @@ void awqi_cuda_fetch(struct cuda_work *work, void *host, const void *part, uint6
 awq_status awqi_cuda_end(struct cuda_work *work, awq_status status, const char *what)
 {
     struct cuda_device *device = work->device;
-    if (device == NULL) return status;
     if (status == AWQ_OK) status = awqi_cuda_check(work->error, what);
     void *spare = work->memory;
     pthread_mutex_lock(&device->scratch_lock);

@@ -349,8 +349,8 @@ static void test_quantize(void)
                     struct matrix w = random_matrix(N, K, dtypes[t]);
                     char what[96];
                     snprintf(what, sizeof what, "%s, profile %d, %d bits, groups of %d%s%s%s",
-                             awq_dtype_name(dtypes[t]), profile, bits[b], (int)options.group_size, symmetric ? ", symmetric" : "",
-                             options.clip ? ", clipped" : "", options.input_scale ? ", scaled" : "");
+                             awq_dtype_name(dtypes[t]), profile, bits[b], (int)options.group_size,
+                             symmetric ? ", symmetric" : "", options.clip ? ", clipped" : "", options.input_scale ? ", scaled" : "");
                     quantize_both(&w, &options, turn % 6 == 5, what);
                     matrix_destroy(&w);
                     matrix_destroy(&clip);
@@ -608,6 +608,10 @@ static void test_bad(void)
     awq_tensor_init_const_1d(&input_scale, scales, AWQ_F32, K);
     options.input_scale = &input_scale;
     expect(awq_quantize(device, &wide.device, NULL, &options, &weight), AWQ_ERROR_NON_FINITE, "overflows when");
+    awq_struct_init(&options, sizeof options);
+    options.salient_rule = AWQ_SALIENT_AT_RANDOM;
+    options.salient_fraction = 0.1;
+    expect(awq_quantize(device, &wide.device, NULL, &options, &weight), AWQ_ERROR_UNSUPPORTED, "on a CPU context");
     awq_search *search;
     REQUIRE(awq_calibration_observe(calibration, &wide.device));
     REQUIRE(awq_search_create(device, calibration, NULL, &search));
