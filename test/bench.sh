@@ -2,31 +2,12 @@
 # awq bench on shapes so small that it takes seconds; no figure is looked at, only that all are there.
 set -eu
 cd "$(dirname "$0")/.."
-build=${BUILD:-build}
-awq=$build/awq
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-
-fail() {
-    echo "$*"
-    cat "$scratch/out" "$scratch/err" 2>/dev/null
-    exit 1
-}
-
-# expect STATUS TEXT ARGUMENTS..
-expect() {
-    wanted=$1 text=$2
-    shift 2
-    status=0
-    "$awq" bench "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || status=$?
-    [ "$status" = "$wanted" ] || fail "awq bench $*: exit status $status, not $wanted"
-    cat "$scratch/out" "$scratch/err" | grep -qF -- "$text" || fail "awq bench $*: no '$text'"
-}
+. test/common
 
 small="--shapes 64x96,40x33 --rows 1,12 --seconds 0.001"
 
 # shellcheck disable=SC2086
-expect 0 "N x K = 40 x 33" $small --threads 2 --json "$scratch/bench.json" --svg "$scratch/bench.svg"
+expect 0 "N x K = 40 x 33" bench $small --threads 2 --json "$scratch/bench.json" --svg "$scratch/bench.svg"
 for text in "GB/s read by all threads" "gemv        exact" "x fp16" "which stay in cache"; do
     grep -qF "$text" "$scratch/out" || fail "the table has no '$text'"
 done
@@ -38,9 +19,9 @@ grep -q '</svg>' "$scratch/bench.svg" || fail "no picture"
 one="--shapes 32x64 --rows 3 --seconds 0 --no-blas --copies 2 --threads 1"
 # shellcheck disable=SC2086
 {
-    expect 0 "*    3  reference   exact" $one --kernel reference --activation exact
-    expect 0 "3 bits in groups of 32" $one --bits 3 --group-size 32 --symmetric --dtype bf16
-    expect 1 "marlin" $one --kernel marlin --activation exact
+    expect 0 "*    3  reference   exact" bench $one --kernel reference --activation exact
+    expect 0 "3 bits in groups of 32" bench $one --bits 3 --group-size 32 --symmetric --dtype bf16
+    expect 1 "marlin" bench $one --kernel marlin --activation exact
 }
 
 # A peer: answers half a second to whatever is asked.
@@ -55,25 +36,25 @@ done
 END
 # shellcheck disable=SC2086
 {
-    expect 0 "x turtle" $one --peer "sh $scratch/peer"
+    expect 0 "x turtle" bench $one --peer "sh $scratch/peer"
     grep -q "3  turtle  *500000.0" "$scratch/out" || fail "the peer's time is not shown"
-    expect 1 "ended before it answered" $one --peer true
+    expect 1 "ended before it answered" bench $one --peer true
 }
 
 # Mistakes.
-for shapes in 4096 4096x 0x3 3x4y 3x4,, 3x-4; do expect 2 "$shapes: up to" --shapes "$shapes"; done
-for rows in 0 x 1,,2 1,2, -3; do expect 2 "--rows" --rows "$rows"; done
+for shapes in 4096 4096x 0x3 3x4y 3x4,, 3x-4; do expect 2 "$shapes: up to" bench --shapes "$shapes"; done
+for rows in 0 x 1,,2 1,2, -3; do expect 2 "--rows" bench --rows "$rows"; done
 # shellcheck disable=SC2086
 {
-    expect 1 "No such file" $one --json "$scratch/none/bench.json"
-    expect 1 "none.json" $one --tuning "$scratch/none.json"
-    AWQ_CUDA_BACKEND=$scratch/none.so expect 1 "no backend" $one --device cuda
+    expect 1 "No such file" bench $one --json "$scratch/none/bench.json"
+    expect 1 "none.json" bench $one --tuning "$scratch/none.json"
+    AWQ_CUDA_BACKEND=$scratch/none.so expect 1 "no backend" bench $one --device cuda
 }
 
 # On the executor, where there is one: every kernel, and a copy for the bandwidth.
 if [ "${CUDA:-1}" != 0 ] && [ -e "$build/libawq_cuda_simt.so" ]; then
     export AWQ_CUDA_BACKEND="$build/libawq_cuda_simt.so"
-    expect 0 "fp16 baseline, best" --device cuda --shapes 64x128 --rows 1,9 --seconds 0 --copies 2
+    expect 0 "fp16 baseline, best" bench --device cuda --shapes 64x128 --rows 1,9 --seconds 0 --copies 2
     for kernel in gemv gemm marlin dequant fp16; do
         [ "$(grep -c " $kernel  .*[0-9]%" "$scratch/out")" = 2 ] || fail "on CUDA: not two lines of $kernel"
     done

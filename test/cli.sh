@@ -2,26 +2,7 @@
 # The program as a user meets it: help, exit codes, token files, awq inspect, Ctrl-C.
 set -eu
 cd "$(dirname "$0")/.."
-awq=${BUILD:-build}/awq
-model=examples/models/docs-6m
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-
-fail() {
-    echo "$*"
-    cat "$scratch/out" "$scratch/err" 2>/dev/null
-    exit 1
-}
-
-# expect STATUS TEXT ARGUMENTS..: the exit status, and a text on stdout or stderr.
-expect() {
-    wanted=$1 text=$2
-    shift 2
-    status=0
-    "$awq" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || status=$?
-    [ "$status" = "$wanted" ] || fail "awq $*: exit status $status, not $wanted"
-    [ -z "$text" ] || cat "$scratch/out" "$scratch/err" | grep -qF -- "$text" || fail "awq $*: no '$text'"
-}
+. test/common
 
 expect 2 "Commands:"
 expect 0 "Commands:" --help

@@ -2,34 +2,11 @@
 # awq convert on a real model: to every format and back gives the same bytes, and every format evaluates alike.
 set -eu
 cd "$(dirname "$0")/.."
-awq=${BUILD:-build}/awq
-model=examples/models/docs-6m
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-
-fail() {
-    echo "$*"
-    cat "$scratch/out" "$scratch/err" 2>/dev/null
-    exit 1
-}
-
-# run ARGUMENTS..: succeeds, with its output in out and err.
-run() {
-    "$awq" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || fail "awq $*: exit status $?"
-}
-
-# refuse TEXT ARGUMENTS..: exit status 1 and a text on stderr.
-refuse() {
-    text=$1 status=0
-    shift
-    "$awq" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || status=$?
-    [ $status = 1 ] || fail "awq $*: exit status $status, not 1"
-    grep -qF -- "$text" "$scratch/err" || fail "awq $*: no '$text'"
-}
+. test/common
 
 perplexity() {
     run evaluate "$1" --text "$scratch/held-out.txt" --json
-    sed -n 's/^ *"perplexity": \([0-9.e+]*\),*$/\1/p' "$scratch/out"
+    number perplexity <"$scratch/out"
 }
 
 linears=42
@@ -75,18 +52,18 @@ run quantize $model -o "$scratch/int8" --method rtn --group-size -1 --bits 8 --v
 everywhere int8 compressed-tensors gemm marlin gptq
 
 # What a format does not hold is refused with the layer, and nothing is written.
-refuse "model.layers.0.mlp.down_proj" convert "$scratch/int3" -o "$scratch/none" --layout gemm
-refuse "bits" convert "$scratch/int3" -o "$scratch/none" --layout marlin
-refuse "is not quantised" convert $model -o "$scratch/none"
-refuse "is the model itself" convert "$scratch/rtn" -o "$scratch/rtn" --force
-refuse "exists already" convert "$scratch/rtn" -o "$scratch/awq"
+expect 1 "model.layers.0.mlp.down_proj" convert "$scratch/int3" -o "$scratch/none" --layout gemm
+expect 1 "bits" convert "$scratch/int3" -o "$scratch/none" --layout marlin
+expect 1 "is not quantised" convert $model -o "$scratch/none"
+expect 1 "is the model itself" convert "$scratch/rtn" -o "$scratch/rtn" --force
+expect 1 "exists already" convert "$scratch/rtn" -o "$scratch/awq"
 [ ! -e "$scratch/none" ] || fail "a refused conversion left something"
 
 # Scales in BF16, as compressed-tensors often has them, are kept or, where they are no F16 numbers, refused.
 run quantize $model -o "$scratch/bf16" --method rtn --group-size 64 --version compressed-tensors --scale-dtype bf16
 everywhere bf16 compressed-tensors compressed-tensors-2025
 run quantize $model -o "$scratch/f32" --method rtn --group-size 64 --version compressed-tensors --scale-dtype f32
-refuse "is no F16 number" convert "$scratch/f32" -o "$scratch/none" --layout gptq
+expect 1 "is no F16 number" convert "$scratch/f32" -o "$scratch/none" --layout gptq
 run convert "$scratch/f32" -o "$scratch/rounded" --layout gptq --round-scales
 
 # Layers that stay as they are stay so, and configurations name them.
@@ -120,9 +97,9 @@ cmp "$scratch/rtn-0/model.safetensors" "$scratch/other-0/model.safetensors" || f
 # A configuration that is not true is found out.
 cp -r "$scratch/rtn-gptq" "$scratch/liar"
 sed -i 's/"sym": false/"sym": true/' "$scratch/liar/config.json"
-refuse "model.layers.0.self_attn" evaluate "$scratch/liar" --text "$scratch/held-out.txt"
+expect 1 "model.layers.0.self_attn" evaluate "$scratch/liar" --text "$scratch/held-out.txt"
 sed -i 's/"group_size": 64/"group_size": 32/' "$scratch/liar/config.json"
-refuse "model.layers.0.mlp.down_proj" convert "$scratch/liar" -o "$scratch/none"
+expect 1 "model.layers.0.mlp.down_proj" convert "$scratch/liar" -o "$scratch/none"
 
 # Everything through quantize itself, and weights that are scaled only.
 for format in gemv llm-awq marlin gptq_v2; do

@@ -3,20 +3,7 @@
 # of threads, and what goes wrong, as seen from outside.
 set -eu
 cd "$(dirname "$0")/.."
-awq=${BUILD:-build}/awq
-model=examples/models/docs-6m
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-
-fail() {
-    echo "$*"
-    exit 1
-}
-
-# The number of key $2 in JSON on stdin; the program prints one key a line.
-number() { sed -n "s/^ *\"$1\": \([-0-9.e]*\),\{0,1\}$/\1/p" | head -n 1; }
-
-holds() { awk "BEGIN { exit !($1) }" || fail "$2: $1 does not hold"; }
+. test/common
 
 # ---- quality: less divergence from FP16 by AWQ with clipping than by rounding, and at 4 bits a perplexity near FP16's
 

@@ -2,31 +2,9 @@
 # Salient channels from quantise to file to run, and the studies of them, as seen from outside.
 set -eu
 cd "$(dirname "$0")/.."
-awq=${BUILD:-build}/awq
-model=examples/models/docs-6m
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+. test/common
 export TMPDIR="$scratch"
 
-fail() {
-    echo "$*"
-    cat "$scratch/out" "$scratch/err" 2>/dev/null
-    exit 1
-}
-
-# expect STATUS TEXT ARGUMENTS..: the exit status, and a text on stdout or stderr.
-expect() {
-    wanted=$1 text=$2
-    shift 2
-    status=0
-    "$awq" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || status=$?
-    [ "$status" = "$wanted" ] || fail "awq $*: exit status $status, not $wanted"
-    [ -z "$text" ] || cat "$scratch/out" "$scratch/err" | grep -qF -- "$text" || fail "awq $*: no '$text'"
-}
-
-# The number of key $1 in JSON on stdin; the program prints one key a line.
-number() { sed -n "s/^ *\"$1\": \([-0-9.e]*\),\{0,1\}$/\1/p" | head -n 1; }
-holds() { awk "BEGIN { exit !($1) }" || fail "$2: $1 does not hold"; }
 divergence() { "$awq" evaluate "$1" --against "$2" --text "$scratch/held-out.txt" --json | number kl_divergence; }
 
 "$awq" generate $model --documents 4 --tokens 256 --temperature 1 --seed 1 --output "$scratch/calib.txt"

@@ -2,27 +2,7 @@
 # awq tune: measured, written, taken by every command that runs products, and refused where it does not belong.
 set -eu
 cd "$(dirname "$0")/.."
-build=${BUILD:-build}
-awq=$build/awq
-model=examples/models/docs-6m
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-
-fail() {
-    echo "$*"
-    cat "$scratch/out" "$scratch/err" 2>/dev/null
-    exit 1
-}
-
-# expect STATUS TEXT ARGUMENTS..
-expect() {
-    wanted=$1 text=$2
-    shift 2
-    status=0
-    "$awq" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || status=$?
-    [ "$status" = "$wanted" ] || fail "awq $*: exit status $status, not $wanted"
-    [ -z "$text" ] || cat "$scratch/out" "$scratch/err" | grep -qF -- "$text" || fail "awq $*: no '$text'"
-}
+. test/common
 
 # A model: q, k, v and gate, up are measured as the one product that they run as.
 expect 0 "" quantize $model --out "$scratch/int4" --method rtn --group-size 64

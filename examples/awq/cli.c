@@ -191,23 +191,35 @@ static void format_default(const struct cli_option *option, const void *defaults
     }
 }
 
+/* Print an option with its choices, which go on in further lines where they are many; the width of the last line. */
+static int print_head(const char *head)
+{
+    enum { INDENT = 10 };
+    int width = 0;
+    for (size_t length = 0; *head; head += length) {
+        length = strcspn(head, "|");
+        length += head[length] == '|';
+        if (width + (int)length > HELP_WIDTH) width = printf("\n%*s", INDENT, "") - 1;
+        width += printf("%.*s", (int)length, head);
+    }
+    return width;
+}
+
 static void print_option(const struct cli_option *option, const void *defaults)
 {
-    char head[128], help[1024], value[96];
-    int length;
+    char head[256], help[1024], value[96];
     if (option->type == CLI_ARGUMENT || option->type == CLI_OPTIONAL)
-        length = snprintf(head, sizeof head, "  %s", option->name);
+        snprintf(head, sizeof head, "  %s", option->name);
     else if (option->letter)
-        length = snprintf(head, sizeof head, "  -%c, --%s%s%s", option->letter, option->name,
-                          option->argument ? " " : "", option->argument ? option->argument : "");
+        snprintf(head, sizeof head, "  -%c, --%s%s%s", option->letter, option->name, option->argument ? " " : "",
+                 option->argument ? option->argument : "");
     else
-        length = snprintf(head, sizeof head, "      --%s%s%s", option->name, option->argument ? " " : "",
-                          option->argument ? option->argument : "");
+        snprintf(head, sizeof head, "      --%s%s%s", option->name, option->argument ? " " : "",
+                 option->argument ? option->argument : "");
     format_default(option, defaults, value, sizeof value);
     snprintf(help, sizeof help, "%s%s%s%s", option->help ? option->help : "", value[0] ? " [default: " : "", value,
              value[0] ? "]" : "");
-    fputs(head, stdout);
-    print_wrapped(help, length);
+    print_wrapped(help, print_head(head));
 }
 
 static bool is_positional(const struct cli_option *option)
