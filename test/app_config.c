@@ -46,14 +46,13 @@ static void defaults_are_those_of_hugging_face(void **state)
     struct model_config config;
     (void)state;
     load("{\"num_key_value_heads\": null}", &config);
-    assert_int_equal(config.architecture, ARCHITECTURE_LLAMA);
-    assert_string_equal(config.model_type, "llama");
+    assert_string_equal(config.architecture->model_type, "llama");
     assert_int_equal(config.kv_heads, 4);
     assert_int_equal(config.head_dim, 16);
     assert_true(config.norm_epsilon == 1e-6);
     assert_true(config.rope_theta == 10000);
     assert_int_equal(config.rope_type, ROPE_DEFAULT);
-    assert_false(config.tied_head || config.qkv_bias || config.output_bias || config.mlp_bias || config.qk_norm);
+    assert_false(config.tied_head || config.qkv_bias || config.output_bias || config.mlp_bias);
     assert_null(config.quantization.format);
     assert_int_equal(config.dtype, 0);
     model_config_clear(&config);
@@ -68,12 +67,18 @@ static void architectures_differ(void **state)
     assert_int_equal(config.sliding_window, 0);
     model_config_clear(&config);
     load("{\"model_type\": null, \"architectures\": [\"Qwen3ForCausalLM\"], \"attention_bias\": true}", &config);
-    assert_true(config.qk_norm && config.output_bias);
+    assert_true(config.architecture->q_norm && config.output_bias);
     assert_int_equal(config.head_dim, 128);
     model_config_clear(&config);
     load("{\"model_type\": \"mistral\", \"architectures\": [\"MistralForCausalLM\"], \"sliding_window\": 7}", &config);
     assert_int_equal(config.sliding_window, 7);
     assert_int_equal(config.first_windowed_layer, 0);
+    model_config_clear(&config);
+    load("{\"model_type\": \"phi3\", \"architectures\": null, \"sliding_window\": 7}", &config);
+    assert_int_equal(architecture_stored_together(config.architecture, LINEAR_Q), 3);
+    assert_int_equal(architecture_stored_together(config.architecture, LINEAR_GATE), 2);
+    assert_int_equal(architecture_stored_together(config.architecture, LINEAR_DOWN), 1);
+    assert_int_equal(config.sliding_window, 7);
     model_config_clear(&config);
     load("{\"model_type\": \"qwen2\", \"architectures\": null, \"sliding_window\": 7, \"use_sliding_window\": true,"
          " \"max_window_layers\": 2, \"layer_types\": [\"full_attention\", \"full_attention\", \"sliding_attention\"]}",

@@ -124,6 +124,7 @@ static void fixture_open(awq_context *context, const struct case_shape *shape, s
     const struct batch batch = {SEQUENCES, counts};
     memset(fixture, 0, sizeof *fixture);
     fixture->config = (struct model_config){
+        .architecture = architecture_of_type("llama"),
         .layers = 2, .hidden = HIDDEN, .intermediate = 8, .heads = shape->heads, .kv_heads = shape->kv_heads,
         .head_dim = shape->head_dim, .vocabulary = 2, .context = CAPACITY, .norm_epsilon = 1e-5, .rope_theta = 100,
         .sliding_window = shape->window, .first_windowed_layer = 1,

@@ -38,7 +38,7 @@ static void write_model(const char *keys, change edit)
     awq_checkpoint_writer *writer;
     char name[TENSOR_NAME_SIZE], config[1024];
     struct model_config shape = {.hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .kv_heads = KV_HEADS,
-                                 .head_dim = WIDTH};
+                                 .head_dim = WIDTH, .architecture = architecture_of_type("llama")};
     awq_struct_init(&options, sizeof options);
     options.flags = AWQ_WRITER_REPLACE;
     awq_status status = awq_checkpoint_writer_create(context, app_directory, &options, &writer);
@@ -47,14 +47,14 @@ static void write_model(const char *keys, change edit)
     add(writer, edit, VOCABULARY, HIDDEN, "lm_head.weight");
     add(writer, edit, 0, HIDDEN, "model.norm.weight");
     for (int64_t layer = 0; layer < LAYERS; layer++) {
-        block_tensor_name(layer, "input_layernorm.weight", name);
+        block_tensor_name(&shape, layer, "input_layernorm.weight", name);
         add(writer, edit, 0, HIDDEN, name);
-        block_tensor_name(layer, "post_attention_layernorm.weight", name);
+        block_tensor_name(&shape, layer, "post_attention_layernorm.weight", name);
         add(writer, edit, 0, HIDDEN, name);
         for (int i = 0; i < BLOCK_LINEARS; i++) {
             int64_t n, k;
             block_linear_shape(&shape, i, &n, &k);
-            block_linear_name(layer, i, name);
+            block_linear_name(&shape, layer, i, name);
             strcat(name, ".weight");
             add(writer, edit, n, k, name);
         }

@@ -160,20 +160,24 @@ static void assert_quantization_config(const char *expected_text)
 
 /* ---- the function is kept */
 
+static const struct recipe recipes[] = {
+    {.type = "llama", .keys = "", .tied = true, .dtype = AWQ_F16},
+    {.type = "llama", .keys = ", \"attention_bias\": true, \"mlp_bias\": true", .qkv_bias = true,
+     .output_bias = true, .mlp_bias = true, .dtype = AWQ_F32},
+    {.type = "mistral", .keys = ", \"sliding_window\": 8", .dtype = AWQ_BF16},
+    {.type = "qwen2", .keys = "", .qkv_bias = true, .dtype = AWQ_F16},
+    {.type = "qwen3", .keys = "", .dtype = AWQ_F16},
+    {.type = "phi3", .keys = "", .dtype = AWQ_F16},
+};
+
+enum { RECIPES = sizeof recipes / sizeof *recipes };
+
 /* With 8 bits rounding is small (2.5 % of the logits at most, for these models), so that what is left shows whether
  * scales were folded where they belong. */
 static void every_architecture_keeps_its_function(void **state)
 {
     (void)state;
-    static const struct recipe recipes[] = {
-        {.type = "llama", .keys = "", .tied = true, .dtype = AWQ_F16},
-        {.type = "llama", .keys = ", \"attention_bias\": true, \"mlp_bias\": true", .qkv_bias = true,
-         .output_bias = true, .mlp_bias = true, .dtype = AWQ_F32},
-        {.type = "mistral", .keys = ", \"sliding_window\": 8", .dtype = AWQ_BF16},
-        {.type = "qwen2", .keys = "", .qkv_bias = true, .dtype = AWQ_F16},
-        {.type = "qwen3", .keys = "", .qk_norm = true, .dtype = AWQ_F16},
-    };
-    for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
+    for (int i = 0; i < RECIPES; i++) {
         write_model(&recipes[i]);
         quantize("M -o O -f -q --calib C --bits 8 --group-size 32 --search-tokens 64");
         assert_close(0.05);
@@ -183,6 +187,25 @@ static void every_architecture_keeps_its_function(void **state)
         assert_false(is_kept("model.layers.1.input_layernorm.weight"));
         assert_true(is_kept("model.norm.weight"));
         assert_true(is_kept("model.embed_tokens.weight"));
+    }
+}
+
+/* In another format, every architecture's model is the same. */
+static void every_architecture_is_converted(void **state)
+{
+    static float expected[LENGTH * VOCABULARY], found[LENGTH * VOCABULARY];
+    char converted[640], line[1024];
+    const char *text;
+    (void)state;
+    snprintf(converted, sizeof converted, "%s.gptq", out_path);
+    for (int i = 0; i < RECIPES; i++) {
+        write_model(&recipes[i]);
+        quantize("M -o O -f -q --method rtn --group-size 32 --symmetric");
+        snprintf(line, sizeof line, "O -o %s -f -q --layout gptq", converted);
+        if (run_line(&convert_command, line, &text) != EXIT_OK) fail_msg("convert: %s", text);
+        run_model(out_path, expected);
+        run_model(converted, found);
+        for (int j = 0; j < LENGTH * VOCABULARY; j++) assert_true(fabsf(expected[j] - found[j]) < 1e-4f);
     }
 }
 
@@ -452,15 +475,15 @@ static void the_estimate_is_kept(void **state)
 static void a_twin_computes_the_same(void **state)
 {
     (void)state;
-    static const struct recipe recipes[] = {
+    static const struct recipe cases[] = {
         {.type = "llama", .keys = "", .tied = true, .dtype = AWQ_F32},
         {.type = "qwen2", .keys = "", .qkv_bias = true, .dtype = AWQ_F16},
     };
     const char *text;
-    for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
-        write_model(&recipes[i]);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_model(&cases[i]);
         assert_int_equal(run_line(&outliers_command, "M -o O -f --fraction 0.05 --seed 3", &text), EXIT_OK);
-        assert_close(recipes[i].dtype == AWQ_F32 ? 1e-5 : 2e-3);
+        assert_close(cases[i].dtype == AWQ_F32 ? 1e-5 : 2e-3);
         assert_false(is_kept("model.layers.0.input_layernorm.weight"));
         assert_false(is_kept("model.layers.1.self_attn.o_proj.weight"));
         assert_false(is_kept("model.layers.1.mlp.down_proj.weight"));
@@ -520,6 +543,7 @@ int main(void)
     signal(SIGINT, SIG_DFL); /* background jobs inherit it ignored, which the program respects */
     const struct CMUnitTest tests[] = {
         TEST(every_architecture_keeps_its_function),
+        TEST(every_architecture_is_converted),
         TEST(excluded_linears_keep_the_function),
         TEST(every_setting_gives_a_model_that_runs),
         TEST(every_chunk_of_windows_counts),

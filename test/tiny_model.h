@@ -15,7 +15,7 @@ static awq_context *context;  /* on the processor */
 
 struct recipe {
     const char *type, *keys;
-    bool qkv_bias, output_bias, mlp_bias, qk_norm, tied;
+    bool qkv_bias, output_bias, mlp_bias, tied;
     int32_t dtype;
     const char *poisoned;  /* a tensor with a NaN at element 37, */
     const char *missing;   /* one that is left out, */
@@ -34,8 +34,8 @@ static inline double next_random(void)
 static inline void add(awq_checkpoint_writer *writer, const struct recipe *recipe, int64_t rows, int64_t columns,
                        double size, const char *name)
 {
-    static float values[INNER * HIDDEN];
-    static uint32_t stored[INNER * HIDDEN];
+    static float values[2 * INNER * HIDDEN];
+    static uint32_t stored[2 * INNER * HIDDEN];
     awq_tensor source, tensor;
     const int64_t shape[] = {rows, columns}, count = (rows ? rows : 1) * columns;
     const int32_t ndim = rows ? 2 : 1;
@@ -50,25 +50,38 @@ static inline void add(awq_checkpoint_writer *writer, const struct recipe *recip
     assert_int_equal(awq_checkpoint_writer_add(writer, name, &tensor), AWQ_OK);
 }
 
+static inline void add_norm(awq_checkpoint_writer *writer, const struct recipe *recipe, const struct model_config *shape,
+                            int64_t layer, const char *part, int64_t size)
+{
+    char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 16];
+    block_tensor_name(shape, layer, part, name);
+    snprintf(full, sizeof full, "%s.weight", name);
+    add(writer, recipe, 0, size, 1, full);
+}
+
 static inline void add_block(awq_checkpoint_writer *writer, const struct recipe *recipe, int64_t layer)
 {
+    const struct architecture *known = architecture_of_type(recipe->type);
     const struct model_config shape = {
         .hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .kv_heads = KV_HEADS, .head_dim = WIDTH,
         .qkv_bias = recipe->qkv_bias, .output_bias = recipe->output_bias, .mlp_bias = recipe->mlp_bias,
+        .architecture = known ? known : architecture_of_type("llama"),
     };
+    const struct architecture *names = shape.architecture;
     char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 16];
-    block_tensor_name(layer, "input_layernorm.weight", name);
-    add(writer, recipe, 0, HIDDEN, 1, name);
-    block_tensor_name(layer, "post_attention_layernorm.weight", name);
-    add(writer, recipe, 0, HIDDEN, 1, name);
-    for (int i = 0; recipe->qk_norm && i < 2; i++) {
-        block_tensor_name(layer, i ? "self_attn.k_norm.weight" : "self_attn.q_norm.weight", name);
-        add(writer, recipe, 0, WIDTH, 1, name);
-    }
-    for (int i = 0; i < BLOCK_LINEARS; i++) {
-        int64_t n, k;
-        block_linear_shape(&shape, i, &n, &k);
-        block_linear_name(layer, i, name);
+    add_norm(writer, recipe, &shape, layer, names->attention_norm, HIDDEN);
+    add_norm(writer, recipe, &shape, layer, names->mlp_norm, HIDDEN);
+    if (names->q_norm) add_norm(writer, recipe, &shape, layer, names->q_norm, WIDTH);
+    if (names->k_norm) add_norm(writer, recipe, &shape, layer, names->k_norm, WIDTH);
+    for (int i = 0, count; i < BLOCK_LINEARS; i += count) {
+        int64_t n = 0, k;
+        count = architecture_stored_together(names, i);
+        for (int j = 0; j < count; j++) {
+            int64_t rows;
+            block_linear_shape(&shape, i + j, &rows, &k);
+            n += rows;
+        }
+        block_linear_name(&shape, layer, i, name);
         snprintf(full, sizeof full, "%s.weight", name);
         add(writer, recipe, n, k, 0.15, full);
         snprintf(full, sizeof full, "%s.bias", name);

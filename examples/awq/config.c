@@ -5,58 +5,44 @@
 #include "model.h"
 #include "section.h"
 
-static const struct {
-    const char *model_type, *class_name;
-} architectures[] = {
-    [ARCHITECTURE_LLAMA] = {"llama", "LlamaForCausalLM"},
-    [ARCHITECTURE_MISTRAL] = {"mistral", "MistralForCausalLM"},
-    [ARCHITECTURE_QWEN2] = {"qwen2", "Qwen2ForCausalLM"},
-    [ARCHITECTURE_QWEN3] = {"qwen3", "Qwen3ForCausalLM"},
-};
-
-enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
-
 /* ---- the architecture */
 
 /* By model_type, with the class in "architectures" where it is given, which alone decides without a model_type. */
 static bool read_architecture(const struct section *section, struct model_config *config)
 {
     const char *type, *class_name = json_string_value(json_array_get(section_find(section, "architectures"), 0));
-    const char *supported = "llama, mistral, qwen2 and qwen3 for causal language modelling";
-    int found = ARCHITECTURES;
     if (!section_string(section, "model_type", NULL, &type)) return false;
     if (!type && !class_name) return section_wrong(section, "model_type", "is missing");
-    for (int i = 0; i < ARCHITECTURES; i++)
-        if (strcmp(type ? type : class_name, type ? architectures[i].model_type : architectures[i].class_name) == 0)
-            found = i;
-    if (found == ARCHITECTURES)
-        return section_unsupported(section, type ? "model_type" : "architectures", type ? type : class_name, supported);
-    if (class_name && strcmp(class_name, architectures[found].class_name) != 0)
-        return section_unsupported(section, "architectures", class_name, supported);
-    config->architecture = (enum architecture)found;
-    config->model_type = architectures[found].model_type;
+    config->architecture = type ? architecture_of_type(type) : architecture_of_class(class_name);
+    if (!config->architecture)
+        return section_unsupported(section, type ? "model_type" : "architectures", type ? type : class_name,
+                                   architecture_names());
+    const char *expected = config->architecture->class_name;
+    if (class_name && strcmp(class_name, expected) != 0)
+        return section_unsupported(section, "architectures", class_name, expected);
     return true;
 }
 
 static bool read_shape(const struct section *section, struct model_config *config)
 {
-    bool qwen3 = config->architecture == ARCHITECTURE_QWEN3, llama = config->architecture == ARCHITECTURE_LLAMA;
+    const struct architecture *architecture = config->architecture;
     if (!section_integer(section, "num_hidden_layers", -1, 1, 4096, &config->layers) ||
         !section_integer(section, "hidden_size", -1, 1, 1 << 20, &config->hidden) ||
         !section_integer(section, "intermediate_size", -1, 1, 1 << 22, &config->intermediate) ||
         !section_integer(section, "num_attention_heads", -1, 1, 4096, &config->heads) ||
-        !section_integer(section, "num_key_value_heads", llama ? config->heads : -1, 1, 4096, &config->kv_heads) ||
+        !section_integer(section, "num_key_value_heads", architecture->may_omit_shared ? config->heads : -1, 1, 4096,
+                         &config->kv_heads) ||
         !section_integer(section, "vocab_size", -1, 1, 1 << 24, &config->vocabulary) ||
         !section_integer(section, "max_position_embeddings", -1, 1, 1 << 24, &config->context))
         return false;
     if (config->heads % config->kv_heads)
         return section_wrong(section, "num_attention_heads", "is %lld, not a multiple of num_key_value_heads, %lld",
                              (long long)config->heads, (long long)config->kv_heads);
-    if (!section_find(section, "head_dim") && !qwen3 && config->hidden % config->heads)
+    if (!section_find(section, "head_dim") && !architecture->head_dim && config->hidden % config->heads)
         return section_wrong(section, "hidden_size",
                              "is %lld, not a multiple of num_attention_heads, %lld, without a head_dim",
                              (long long)config->hidden, (long long)config->heads);
-    int64_t standard = qwen3 ? 128 : config->hidden / config->heads;
+    int64_t standard = architecture->head_dim ? architecture->head_dim : config->hidden / config->heads;
     if (!section_integer(section, "head_dim", standard, 2, MAX_HEAD_DIM, &config->head_dim)) return false;
     if (config->head_dim % 2 || config->head_dim < 2 || config->head_dim > MAX_HEAD_DIM)
         return section_wrong(section, "head_dim", "is %lld, but rotary embedding needs an even number up to %d",
@@ -77,9 +63,8 @@ static bool read_options(const struct section *section, struct model_config *con
         return false;
     if (strcmp(activation, "silu") != 0)
         return section_unsupported(section, "hidden_act", activation, "silu");
-    config->qkv_bias = attention_bias || config->architecture == ARCHITECTURE_QWEN2;
+    config->qkv_bias = attention_bias || config->architecture->qkv_bias;
     config->output_bias = attention_bias;
-    config->qk_norm = config->architecture == ARCHITECTURE_QWEN3;
     if (strcmp(dtype, "float16") == 0) config->dtype = AWQ_F16;
     if (strcmp(dtype, "bfloat16") == 0) config->dtype = AWQ_BF16;
     if (strcmp(dtype, "float32") == 0) config->dtype = AWQ_F32;
@@ -129,13 +114,12 @@ static bool read_rope(const struct section *section, struct model_config *config
            read_rope_scaling(&inner, config);
 }
 
-/* Mistral windows every layer, Qwen the later ones and only when told to.  "layer_types", where given, must say
- * the same. */
+/* "layer_types", where given, must say the same as the other options. */
 static bool read_window(const struct section *section, struct model_config *config)
 {
-    bool use = config->architecture == ARCHITECTURE_MISTRAL;
+    bool use = config->architecture->window == WINDOW_ALL_LAYERS;
     const json_t *types = section_find(section, "layer_types");
-    if (config->architecture == ARCHITECTURE_LLAMA) return true;
+    if (config->architecture->window == WINDOW_NONE) return true;
     if (!use) {
         if (!section_flag(section, "use_sliding_window", false, &use)) return false;
         if (use && !section_integer(section, "max_window_layers", -1, 0, 4096, &config->first_windowed_layer))

@@ -30,10 +30,6 @@ static const struct {
 } type_choices[] = {
     {GGUF_Q4_0, GGUF_Q8_0, 2}, {GGUF_Q4_1, GGUF_Q8_0, 3}, {GGUF_Q8_0, GGUF_Q8_0, 7}, {GGUF_F16, GGUF_F16, 1}};
 
-static const char *const architecture_names[] = {
-    [ARCHITECTURE_LLAMA] = "llama", [ARCHITECTURE_MISTRAL] = "llama", [ARCHITECTURE_QWEN2] = "qwen2",
-    [ARCHITECTURE_QWEN3] = "qwen3"};
-
 static const char *const linear_names[BLOCK_LINEARS] = {
     [LINEAR_Q] = "attn_q",      [LINEAR_K] = "attn_k",   [LINEAR_V] = "attn_v",     [LINEAR_O] = "attn_output",
     [LINEAR_GATE] = "ffn_gate", [LINEAR_UP] = "ffn_up",  [LINEAR_DOWN] = "ffn_down"};
@@ -55,14 +51,14 @@ struct export {
 static bool put_number(struct export *export, const char *key, int64_t value)
 {
     char full[NAME_SIZE];
-    snprintf(full, sizeof full, "%s.%s", architecture_names[export->config.architecture], key);
+    snprintf(full, sizeof full, "%s.%s", export->config.architecture->gguf, key);
     return gguf_put_uint32(export->writer, full, (uint32_t)value);
 }
 
 static bool put_real(struct export *export, const char *key, double value)
 {
     char full[NAME_SIZE];
-    snprintf(full, sizeof full, "%s.%s", architecture_names[export->config.architecture], key);
+    snprintf(full, sizeof full, "%s.%s", export->config.architecture->gguf, key);
     return gguf_put_float(export->writer, full, (float)value);
 }
 
@@ -73,7 +69,7 @@ static bool put_rope(struct export *export)
     bool ok = put_number(export, "rope.dimension_count", config->head_dim) &&
               put_real(export, "rope.freq_base", config->rope_theta);
     if (!ok || config->rope_type != ROPE_LINEAR) return ok;
-    snprintf(key, sizeof key, "%s.rope.scaling.type", architecture_names[config->architecture]);
+    snprintf(key, sizeof key, "%s.rope.scaling.type", config->architecture->gguf);
     return gguf_put_string(export->writer, key, "linear", strlen("linear")) &&
            put_real(export, "rope.scaling.factor", config->rope_factor);
 }
@@ -81,7 +77,7 @@ static bool put_rope(struct export *export)
 static bool put_metadata(struct export *export)
 {
     const struct model_config *config = &export->config;
-    const char *architecture = architecture_names[config->architecture];
+    const char *architecture = config->architecture->gguf;
     char real[PATH_MAX], *name = realpath(export->options->model, real) ? basename(real) : "model";
     return gguf_put_string(export->writer, "general.architecture", architecture, strlen(architecture)) &&
            gguf_put_string(export->writer, "general.type", "model", strlen("model")) &&
@@ -112,7 +108,7 @@ static bool has_bias(const struct export *export, int64_t layer, int linear)
 {
     char name[TENSOR_NAME_SIZE + 8];
     awq_tensor view;
-    block_linear_name(layer, linear, name);
+    block_linear_name(&export->config, layer, linear, name);
     strcat(name, ".bias");
     return awq_checkpoint_get(export->checkpoint, name, &view) == AWQ_OK;
 }
@@ -126,7 +122,7 @@ static bool declare_block(struct export *export, int64_t layer)
     bool ok = gguf_declare(export->writer, name, GGUF_F32, 0, config->hidden);
     snprintf(name, sizeof name, "blk.%" PRId64 ".ffn_norm.weight", layer);
     ok = ok && gguf_declare(export->writer, name, GGUF_F32, 0, config->hidden);
-    for (int i = 0; ok && config->qk_norm && i < 2; i++) {
+    for (int i = 0; ok && config->architecture->q_norm && i < 2; i++) {
         snprintf(name, sizeof name, "blk.%" PRId64 ".attn_%c_norm.weight", layer, i ? 'k' : 'q');
         ok = gguf_declare(export->writer, name, GGUF_F32, 0, config->head_dim);
     }
@@ -169,7 +165,7 @@ static int64_t source_row(int64_t row, int64_t rows, int64_t heads)
 
 static int64_t turned_heads(const struct model_config *config, int linear)
 {
-    if (strcmp(architecture_names[config->architecture], "llama") != 0) return 0;
+    if (strcmp(config->architecture->gguf, "llama") != 0) return 0;
     return linear == LINEAR_Q ? config->heads : linear == LINEAR_K ? config->kv_heads : 0;
 }
 
@@ -352,7 +348,7 @@ static bool write_block(struct export *export, int64_t layer)
     if (!block_weights_load(export->context, export->checkpoint, config, layer, &weights)) return false;
     bool ok = write_vector(export, &weights.attention_norm, 0, "attn_norm") &&
               write_vector(export, &weights.mlp_norm, 0, "ffn_norm");
-    if (ok && config->qk_norm)
+    if (ok && config->architecture->q_norm)
         ok = write_vector(export, &weights.q_norm, 0, "attn_q_norm") &&
              write_vector(export, &weights.k_norm, 0, "attn_k_norm");
     for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
@@ -360,7 +356,7 @@ static bool write_block(struct export *export, int64_t layer)
         const int64_t heads = turned_heads(config, linear);
         char name[TENSOR_NAME_SIZE];
         int64_t n, k;
-        block_linear_name(layer, linear, name);
+        block_linear_name(config, layer, linear, name);
         block_linear_shape(config, linear, &n, &k);
         enum gguf_type type = type_for(type_choices[export->options->type].linears, k);
         ok = source->quantized ? write_quantized(export, source->quantized, type, heads, name)
@@ -369,7 +365,7 @@ static bool write_block(struct export *export, int64_t layer)
         export->linears++;
     }
     block_weights_clear(&weights);
-    block_weights_release(export->checkpoint, layer);
+    block_weights_release(export->checkpoint, config, layer);
     return ok;
 }
 
@@ -436,6 +432,9 @@ static bool open_model(struct export *export)
     if (!context_open(options->threads, options->memory_limit, &export->context) ||
         !model_config_load(options->model, &export->config))
         return false;
+    if (!export->config.architecture->gguf)
+        return cli_error("%s: models of type %s cannot be written as GGUF here; llama, mistral, qwen2 and qwen3 can",
+                         options->model, export->config.architecture->model_type);
     if (export->config.sliding_window)
         cli_warning("%s: has a sliding window of %" PRId64 " positions, of which GGUF knows nothing for this "
                     "architecture", options->model, export->config.sliding_window);

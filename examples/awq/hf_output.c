@@ -104,10 +104,10 @@ static json_t *skipped_modules(const struct model_config *config, const bool *ex
     json_t *list = json_array();
     json_array_append_new(list, json_string("lm_head"));
     for (int64_t layer = 0; layer < config->layers; layer++) {
-        for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        for (int i = 0; i < BLOCK_LINEARS; i += architecture_stored_together(config->architecture, i)) {
             char name[TENSOR_NAME_SIZE];
-            if (!excluded[layer * BLOCK_LINEARS + linear]) continue;
-            block_linear_name(layer, linear, name);
+            if (!excluded[layer * BLOCK_LINEARS + i]) continue;
+            block_linear_name(config, layer, i, name);
             json_array_append_new(list, json_string(name));
         }
     }
@@ -179,40 +179,61 @@ static bool add_linear(awq_context *context, awq_checkpoint_writer *writer, int3
     return ok && (!weights->bias.data || add_part(writer, name, "bias", &weights->bias, bytes));
 }
 
-static const char attention_norm[] = "input_layernorm.weight", mlp_norm[] = "post_attention_layernorm.weight";
+/* The linears from 'first' on that are stored together. */
+static bool add_stored(awq_context *context, awq_checkpoint_writer *writer, const struct model_config *config,
+                       int32_t layout, const struct block_weights *weights, int first, uint64_t *bytes)
+{
+    const int count = architecture_stored_together(config->architecture, first);
+    struct joined_weights joined;
+    char name[TENSOR_NAME_SIZE];
+    block_linear_name(config, weights->layer, first, name);
+    if (!linear_weights_join(context, weights->linear + first, (size_t)count, name, &joined)) return false;
+    bool ok = add_linear(context, writer, layout, name, &joined.whole, bytes);
+    joined_weights_clear(context, &joined);
+    return ok;
+}
 
-bool output_block(awq_context *context, awq_checkpoint_writer *writer, int32_t layout,
-                  const struct block_weights *weights, uint64_t *bytes)
+static bool add_norm(awq_checkpoint_writer *writer, const struct model_config *config, int64_t layer, const char *part,
+                     const awq_tensor *norm, uint64_t *bytes)
 {
     char name[TENSOR_NAME_SIZE];
-    block_tensor_name(weights->layer, attention_norm, name);
-    if (!add_tensor(writer, name, &weights->attention_norm, bytes)) return false;
-    block_tensor_name(weights->layer, mlp_norm, name);
-    if (!add_tensor(writer, name, &weights->mlp_norm, bytes)) return false;
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
-        block_linear_name(weights->layer, linear, name);
-        if (!add_linear(context, writer, layout, name, &weights->linear[linear], bytes)) return false;
-    }
-    return true;
+    block_tensor_name(config, layer, part, name);
+    return add_part(writer, name, "weight", norm, bytes);
+}
+
+bool output_block(awq_context *context, awq_checkpoint_writer *writer, const struct model_config *config,
+                  int32_t layout, const struct block_weights *weights, uint64_t *bytes)
+{
+    const struct architecture *names = config->architecture;
+    bool ok = add_norm(writer, config, weights->layer, names->attention_norm, &weights->attention_norm, bytes) &&
+              add_norm(writer, config, weights->layer, names->mlp_norm, &weights->mlp_norm, bytes);
+    for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(names, i))
+        ok = add_stored(context, writer, config, layout, weights, i, bytes);
+    return ok;
+}
+
+/* Whether 'name' is the weight or bias of a module. */
+static bool is_of_module(const char *name, const char *module)
+{
+    const size_t length = strlen(module);
+    return strncmp(name, module, length) == 0 &&
+           (strcmp(name + length, ".weight") == 0 || strcmp(name + length, ".bias") == 0);
 }
 
 /* Whether output_block writes a tensor of this name, or what became of it. */
 static bool is_written_by_block(const char *name, const struct model_config *config)
 {
+    const struct architecture *names = config->architecture;
+    const size_t length = strlen(names->blocks);
     int64_t layer;
     int end = 0;
-    if (sscanf(name, "model.layers.%" SCNd64 ".%n", &layer, &end) != 1 || end == 0) return false;
-    if (layer < 0 || layer >= config->layers) return false;
-    const char *part = name + end;
-    if (strcmp(part, attention_norm) == 0 || strcmp(part, mlp_norm) == 0) return true;
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
-        char own[TENSOR_NAME_SIZE];
-        block_linear_name(layer, linear, own);
-        size_t length = strlen(own);
-        if (strncmp(name, own, length) == 0 &&
-            (strcmp(name + length, ".weight") == 0 || strcmp(name + length, ".bias") == 0))
-            return true;
-    }
+    if (strncmp(name, names->blocks, length) != 0 || sscanf(name + length, ".%" SCNd64 ".%n", &layer, &end) != 1 ||
+        end == 0 || layer < 0 || layer >= config->layers)
+        return false;
+    const char *part = name + length + end;
+    if (is_of_module(part, names->attention_norm) || is_of_module(part, names->mlp_norm)) return true;
+    for (int linear = 0; linear < BLOCK_LINEARS; linear++)
+        if (is_of_module(part, names->linears[linear])) return true;
     return false;
 }
 

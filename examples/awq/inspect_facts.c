@@ -226,7 +226,7 @@ static bool add_fused(awq_context *context, const awq_checkpoint *checkpoint, co
         qkv += linear_weights_can_fuse(weights.linear + LINEAR_Q, 3);
         gate_up += linear_weights_can_fuse(weights.linear + LINEAR_GATE, 2);
         block_weights_clear(&weights);
-        block_weights_release(checkpoint, layer);
+        block_weights_release(checkpoint, config, layer);
     }
     json_t *fused = json_pack("{s:I, s:I, s:I}", "layers", (json_int_t)config->layers, "q_k_v", qkv, "gate_up",
                               gate_up);

@@ -10,20 +10,14 @@
 #include "progress.h"
 #include "reason.h"
 
-static const char *const linear_parts[BLOCK_LINEARS] = {
-    [LINEAR_Q] = "self_attn.q_proj", [LINEAR_K] = "self_attn.k_proj",  [LINEAR_V] = "self_attn.v_proj",
-    [LINEAR_O] = "self_attn.o_proj", [LINEAR_GATE] = "mlp.gate_proj",  [LINEAR_UP] = "mlp.up_proj",
-    [LINEAR_DOWN] = "mlp.down_proj",
-};
-
-void block_tensor_name(int64_t layer, const char *part, char name[TENSOR_NAME_SIZE])
+void block_tensor_name(const struct model_config *config, int64_t layer, const char *part, char name[TENSOR_NAME_SIZE])
 {
-    snprintf(name, TENSOR_NAME_SIZE, "model.layers.%" PRId64 ".%s", layer, part);
+    snprintf(name, TENSOR_NAME_SIZE, "%s.%" PRId64 ".%s", config->architecture->blocks, layer, part);
 }
 
-void block_linear_name(int64_t layer, int linear, char name[TENSOR_NAME_SIZE])
+void block_linear_name(const struct model_config *config, int64_t layer, int linear, char name[TENSOR_NAME_SIZE])
 {
-    block_tensor_name(layer, linear_parts[linear], name);
+    block_tensor_name(config, layer, config->architecture->linears[linear], name);
 }
 
 void block_linear_shape(const struct model_config *config, int linear, int64_t *n, int64_t *k)
@@ -117,30 +111,85 @@ static void linear_weights_clear(struct linear_weights *linear)
     memset(linear, 0, sizeof *linear);
 }
 
-static bool get_block_tensor(const awq_checkpoint *checkpoint, int64_t layer, const char *part, int64_t size,
-                             awq_tensor *view)
+/* The weight of a norm of 'size' channels. */
+static bool get_norm(const awq_checkpoint *checkpoint, const char *name, int64_t size, awq_tensor *view)
+{
+    char full[TENSOR_NAME_SIZE + 32];
+    snprintf(full, sizeof full, "%s.weight", name);
+    return get_tensor(checkpoint, full, 0, size, view);
+}
+
+/* The norm of a block; none when it has no name. */
+static bool get_block_norm(const awq_checkpoint *checkpoint, const struct model_config *config, int64_t layer,
+                           const char *part, int64_t size, awq_tensor *view)
 {
     char name[TENSOR_NAME_SIZE];
-    block_tensor_name(layer, part, name);
-    return get_tensor(checkpoint, name, 0, size, view);
+    if (!part) return true;
+    block_tensor_name(config, layer, part, name);
+    return get_norm(checkpoint, name, size, view);
+}
+
+/* Rows [begin, begin + count) of a view; of none, none. */
+static awq_tensor slice_rows(const awq_tensor *whole, int64_t begin, int64_t count)
+{
+    awq_tensor part = *whole;
+    if (!whole->data) return part;
+    part.shape[0] = count;
+    part.byte_offset += (uint64_t)(begin * whole->strides[0]) * awq_dtype_size(whole->dtype);
+    return part;
+}
+
+/* 'count' linears that are stored as one, which has 'whole'. */
+static bool split_linear(const struct linear_weights *whole, const char *name, size_t count, const int64_t *outputs,
+                         struct linear_weights *linears)
+{
+    int64_t begin = 0;
+    for (size_t i = 0; i < count; begin += outputs[i++]) {
+        linears[i].dense = slice_rows(&whole->dense, begin, outputs[i]);
+        linears[i].bias = slice_rows(&whole->bias, begin, outputs[i]);
+        if (!whole->quantized) continue;
+        awq_status status = awq_weight_slice(whole->quantized, AWQ_SLICE_ROWS, begin, begin + outputs[i],
+                                             &linears[i].quantized);
+        if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+    }
+    return true;
+}
+
+/* The linears from 'first' on that are stored together. */
+static bool load_stored(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
+                        int first, struct block_weights *weights)
+{
+    const int count = architecture_stored_together(config->architecture, first);
+    struct linear_weights whole;
+    int64_t outputs[BLOCK_LINEARS], rows = 0, k = 0;
+    char name[TENSOR_NAME_SIZE];
+    for (int i = 0; i < count; i++) {
+        block_linear_shape(config, first + i, &outputs[i], &k);
+        rows += outputs[i];
+    }
+    block_linear_name(config, weights->layer, first, name);
+    if (!linear_load(context, checkpoint, config, name, rows, k, block_linear_has_bias(config, first), &whole))
+        return false;
+    if (count == 1) {
+        weights->linear[first] = whole;
+        return true;
+    }
+    bool ok = split_linear(&whole, name, (size_t)count, outputs, weights->linear + first);
+    linear_weights_clear(&whole);
+    return ok;
 }
 
 bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
                         int64_t layer, struct block_weights *weights)
 {
+    const struct architecture *names = config->architecture;
     struct block_weights result = {.layer = layer};
-    char name[TENSOR_NAME_SIZE];
-    bool ok = get_block_tensor(checkpoint, layer, "input_layernorm.weight", config->hidden, &result.attention_norm) &&
-              get_block_tensor(checkpoint, layer, "post_attention_layernorm.weight", config->hidden, &result.mlp_norm);
-    if (ok && config->qk_norm)
-        ok = get_block_tensor(checkpoint, layer, "self_attn.q_norm.weight", config->head_dim, &result.q_norm) &&
-             get_block_tensor(checkpoint, layer, "self_attn.k_norm.weight", config->head_dim, &result.k_norm);
-    for (int i = 0; ok && i < BLOCK_LINEARS; i++) {
-        int64_t n, k;
-        block_linear_name(layer, i, name);
-        block_linear_shape(config, i, &n, &k);
-        ok = linear_load(context, checkpoint, config, name, n, k, block_linear_has_bias(config, i), &result.linear[i]);
-    }
+    bool ok = get_block_norm(checkpoint, config, layer, names->attention_norm, config->hidden, &result.attention_norm) &&
+              get_block_norm(checkpoint, config, layer, names->mlp_norm, config->hidden, &result.mlp_norm) &&
+              get_block_norm(checkpoint, config, layer, names->q_norm, config->head_dim, &result.q_norm) &&
+              get_block_norm(checkpoint, config, layer, names->k_norm, config->head_dim, &result.k_norm);
+    for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(names, i))
+        ok = load_stored(context, checkpoint, config, i, &result);
     if (!ok) block_weights_clear(&result);
     *weights = result;
     return ok;
@@ -152,10 +201,10 @@ void block_weights_clear(struct block_weights *weights)
     memset(weights, 0, sizeof *weights);
 }
 
-void block_weights_release(const awq_checkpoint *checkpoint, int64_t layer)
+void block_weights_release(const awq_checkpoint *checkpoint, const struct model_config *config, int64_t layer)
 {
     char prefix[TENSOR_NAME_SIZE];
-    block_tensor_name(layer, "", prefix);
+    block_tensor_name(config, layer, "", prefix);
     for (int64_t i = 0; i < awq_checkpoint_count(checkpoint); i++) {
         const char *name = awq_checkpoint_name(checkpoint, i);
         if (strncmp(name, prefix, strlen(prefix)) == 0) awq_checkpoint_release(checkpoint, name);
@@ -202,7 +251,7 @@ bool tensor_bring(awq_context *context, const char *name, int32_t dtype, awq_ten
 
 /* The biases of 'count' linears one after the other, zeros where one has none; an empty view when none has. */
 static bool stack_biases(awq_context *context, const struct linear_weights *linears, size_t count,
-                         const int64_t *outputs, const char *what, awq_tensor *stacked)
+                         const int64_t *outputs, int32_t dtype, const char *what, awq_tensor *stacked)
 {
     int64_t total = 0, begin = 0;
     bool any = false;
@@ -213,21 +262,20 @@ static bool stack_biases(awq_context *context, const struct linear_weights *line
     }
     if (!any) return true;
     void *memory = NULL;
-    awq_status status = awq_context_allocate(context, (uint64_t)total * sizeof(float), &memory);
+    awq_status status = awq_context_allocate(context, (uint64_t)total * awq_dtype_size(dtype), &memory);
+    if (status == AWQ_OK) {
+        awq_tensor_init_1d(stacked, memory, dtype, total);
+        context_own(context, stacked);
+    }
     for (size_t i = 0; status == AWQ_OK && i < count; begin += outputs[i++]) {
         static const float zero = 0;
-        awq_tensor part, zeros;
-        awq_tensor_init_1d(&part, (float *)memory + begin, AWQ_F32, outputs[i]);
-        context_own(context, &part);
+        awq_tensor part = slice_rows(stacked, begin, outputs[i]), zeros;
         awq_tensor_init_const_1d(&zeros, &zero, AWQ_F32, outputs[i]);
         zeros.strides[0] = 0;
         status = awq_tensor_copy(context, linears[i].bias.data ? &linears[i].bias : &zeros, &part, NULL);
     }
-    if (status == AWQ_OK) {
-        awq_tensor_init_1d(stacked, memory, AWQ_F32, total);
-        context_own(context, stacked);
-        return true;
-    }
+    if (status == AWQ_OK) return true;
+    memset(stacked, 0, sizeof *stacked);
     awq_context_free(context, memory);
     return cli_library_error(status, "%s: bias", what);
 }
@@ -243,11 +291,10 @@ static awq_status stack_dense(awq_context *context, const struct linear_weights 
     awq_status status = awq_context_allocate(context, (uint64_t)rows * (uint64_t)columns * size, &memory);
     if (status != AWQ_OK) return status;
     *stacked = context_view(context, memory, dtype, rows, columns);
-    char *next = memory;
-    for (size_t i = 0; status == AWQ_OK && i < count; i++) {
-        awq_tensor part = context_view(context, next, dtype, linears[i].dense.shape[0], columns);
+    for (size_t i = 0, begin = 0; status == AWQ_OK && i < count; i++) {
+        awq_tensor part = slice_rows(stacked, (int64_t)begin, linears[i].dense.shape[0]);
         status = awq_tensor_copy(context, &linears[i].dense, &part, NULL);
-        next += tensor_bytes(&part);
+        begin += (size_t)part.shape[0];
     }
     if (status != AWQ_OK) awq_context_free(context, memory);
     return status;
@@ -276,6 +323,37 @@ static awq_status concatenate(const struct linear_weights *linears, size_t count
     const awq_weight *parts[BLOCK_LINEARS];
     for (size_t i = 0; i < count; i++) parts[i] = linears[i].quantized;
     return awq_weight_concatenate(count, parts, whole);
+}
+
+bool linear_weights_join(awq_context *context, const struct linear_weights *linears, size_t count, const char *name,
+                         struct joined_weights *joined)
+{
+    awq_status status;
+    int64_t outputs[BLOCK_LINEARS];
+    memset(joined, 0, sizeof *joined);
+    joined->borrowed = count == 1;
+    if (joined->borrowed) {
+        joined->whole = linears[0];
+        return true;
+    }
+    if (linears[0].quantized) status = concatenate(linears, count, &joined->whole.quantized);
+    else status = stack_dense(context, linears, count, linears[0].dense.dtype, &joined->whole.dense);
+    if (status != AWQ_OK) return cli_library_error(status, "%s", name);
+    if (!linears[0].bias.data) return true;
+    for (size_t i = 0; i < count; i++) outputs[i] = linears[i].bias.shape[0];
+    if (stack_biases(context, linears, count, outputs, linears[0].bias.dtype, name, &joined->whole.bias)) return true;
+    joined_weights_clear(context, joined);
+    return false;
+}
+
+void joined_weights_clear(awq_context *context, struct joined_weights *joined)
+{
+    if (!joined->borrowed) {
+        awq_context_free(context, joined->whole.dense.data);
+        awq_context_free(context, joined->whole.bias.data);
+        linear_weights_clear(&joined->whole);
+    }
+    memset(joined, 0, sizeof *joined);
 }
 
 /* A GPU takes dense weights from its own memory, and multiplies them with activations of the same type. */
@@ -310,7 +388,7 @@ static bool linear_create(awq_context *context, const struct model_config *confi
 {
     awq_linear_options options;
     awq_tensor bias;
-    if (!stack_biases(context, linears, count, outputs, name, &bias)) return false;
+    if (!stack_biases(context, linears, count, outputs, AWQ_F32, name, &bias)) return false;
     awq_struct_init(&options, sizeof options);
     options.flags = flags;
     options.bias = bias.data ? &bias : NULL;
@@ -329,11 +407,11 @@ static bool create_group(awq_context *context, const struct model_config *config
     int64_t outputs[BLOCK_LINEARS], k;
     char name[TENSOR_NAME_SIZE];
     for (int i = 0; i < BLOCK_LINEARS; i++) block_linear_shape(config, i, &outputs[i], &k);
-    block_linear_name(weights->layer, first, name);
+    block_linear_name(config, weights->layer, first, name);
     if (fuse && linear_weights_can_fuse(linears, count))
         return linear_create(context, config, linears, count, outputs + first, fused_flags, tuning, name, fused);
     for (size_t i = 0; i < count; i++) {
-        block_linear_name(weights->layer, first + (int)i, name);
+        block_linear_name(config, weights->layer, first + (int)i, name);
         if (!linear_create(context, config, linears + i, 1, outputs + first + i, 0, tuning, name,
                            &apart[(size_t)first + i]))
             return false;
@@ -346,7 +424,7 @@ bool block_create(awq_context *context, const struct model_config *config, const
 {
     struct block result = {.layer = weights->layer};
     char name[TENSOR_NAME_SIZE];
-    block_tensor_name(weights->layer, "norms", name);
+    block_tensor_name(config, weights->layer, "norms", name);
     bool ok = copy_vector(context, &weights->attention_norm, name, &result.attention_norm) &&
               copy_vector(context, &weights->mlp_norm, name, &result.mlp_norm) &&
               copy_vector(context, &weights->q_norm, name, &result.q_norm) &&
@@ -405,22 +483,28 @@ static void count_tensor(struct model_sizes *sizes, const awq_tensor *tensor)
     sizes->total_weights += (int64_t)(bytes / awq_dtype_size(tensor->dtype));
 }
 
-static void count_linear(const struct model *model, const char *name, const struct linear_weights *linear, int64_t n,
-                         int64_t k, struct model_sizes *sizes)
+static void count_linear(const struct linear_weights *linear, int64_t n, int64_t k, struct model_sizes *sizes)
 {
-    struct linear_planes planes;
     count_tensor(sizes, &linear->dense);
     count_tensor(sizes, &linear->bias);
     if (!linear->quantized) return;
-    linear_planes_find(model->checkpoint, model->config.quantization.format, name, &planes);
-    sizes->quantized_bytes += planes.bytes;
-    sizes->total_bytes += planes.bytes;
     sizes->quantized_weights += n * k;
     sizes->total_weights += n * k;
 }
 
+/* The planes of a linear, if it has any. */
+static void count_planes(const struct model *model, const char *name, struct model_sizes *sizes)
+{
+    struct linear_planes planes;
+    if (!linear_is_quantized(model->checkpoint, name)) return;
+    linear_planes_find(model->checkpoint, model->config.quantization.format, name, &planes);
+    sizes->quantized_bytes += planes.bytes;
+    sizes->total_bytes += planes.bytes;
+}
+
 static void count_block(const struct model *model, const struct block_weights *weights, struct model_sizes *sizes)
 {
+    const struct model_config *config = &model->config;
     char name[TENSOR_NAME_SIZE];
     count_tensor(sizes, &weights->attention_norm);
     count_tensor(sizes, &weights->mlp_norm);
@@ -428,9 +512,12 @@ static void count_block(const struct model *model, const struct block_weights *w
     count_tensor(sizes, &weights->k_norm);
     for (int i = 0; i < BLOCK_LINEARS; i++) {
         int64_t n, k;
-        block_linear_name(weights->layer, i, name);
-        block_linear_shape(&model->config, i, &n, &k);
-        count_linear(model, name, &weights->linear[i], n, k, sizes);
+        block_linear_shape(config, i, &n, &k);
+        count_linear(&weights->linear[i], n, k, sizes);
+    }
+    for (int i = 0; i < BLOCK_LINEARS; i += architecture_stored_together(config->architecture, i)) {
+        block_linear_name(config, weights->layer, i, name);
+        count_planes(model, name, sizes);
     }
 }
 
@@ -441,7 +528,7 @@ static bool open_block(struct model *model, int64_t layer, bool fuse)
     count_block(model, &weights, &model->sizes);
     bool ok = block_create(model->context, &model->config, &weights, fuse, model->tuning, &model->blocks[layer]);
     block_weights_clear(&weights);
-    block_weights_release(model->checkpoint, layer);
+    block_weights_release(model->checkpoint, &model->config, layer);
     return ok;
 }
 
@@ -464,33 +551,41 @@ static bool open_blocks(struct model *model, bool fuse)
 bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config, awq_tensor *embedding,
                      awq_tensor *norm)
 {
-    return get_tensor(checkpoint, "model.embed_tokens.weight", config->vocabulary, config->hidden, embedding) &&
-           get_tensor(checkpoint, "model.norm.weight", 0, config->hidden, norm);
+    char name[TENSOR_NAME_SIZE];
+    snprintf(name, sizeof name, "%s.weight", config->architecture->embedding);
+    return get_tensor(checkpoint, name, config->vocabulary, config->hidden, embedding) &&
+           get_norm(checkpoint, config->architecture->final_norm, config->hidden, norm);
 }
 
 /* Embedding, final norm and head. */
 static bool open_ends(struct model *model)
 {
     const struct model_config *config = &model->config;
+    const struct architecture *names = config->architecture;
+    const char *head_name = config->tied_head ? names->embedding : names->head;
+    char released[TENSOR_NAME_SIZE];
     struct linear_weights head = {0};
     awq_tensor norm;
     if (!model_ends_find(model->checkpoint, config, &model->embedding, &norm)) return false;
     if (config->tied_head)
         head.dense = model->embedding;
-    else if (!linear_load(model->context, model->checkpoint, config, "lm_head", config->vocabulary, config->hidden,
+    else if (!linear_load(model->context, model->checkpoint, config, head_name, config->vocabulary, config->hidden,
                           false, &head))
         return false;
     count_tensor(&model->sizes, &model->embedding);
     count_tensor(&model->sizes, &norm);
-    if (!config->tied_head)
-        count_linear(model, "lm_head", &head, config->vocabulary, config->hidden, &model->sizes);
-    bool ok = copy_vector(model->context, &norm, "model.norm.weight", &model->final_norm) &&
-              linear_create(model->context, config, &head, 1, &config->vocabulary, 0, model->tuning,
-                            config->tied_head ? "model.embed_tokens.weight" : "lm_head", &model->head) &&
-              tensor_bring(model->context, "model.embed_tokens.weight", model->embedding.dtype, &model->embedding,
+    if (!config->tied_head) {
+        count_linear(&head, config->vocabulary, config->hidden, &model->sizes);
+        count_planes(model, head_name, &model->sizes);
+    }
+    bool ok = copy_vector(model->context, &norm, names->final_norm, &model->final_norm) &&
+              linear_create(model->context, config, &head, 1, &config->vocabulary, 0, model->tuning, head_name,
+                            &model->head) &&
+              tensor_bring(model->context, names->embedding, model->embedding.dtype, &model->embedding,
                            &model->embedding_memory);
     linear_weights_clear(&head);
-    awq_checkpoint_release(model->checkpoint, config->tied_head ? "model.embed_tokens.weight" : "lm_head.weight");
+    snprintf(released, sizeof released, "%s.weight", head_name);
+    awq_checkpoint_release(model->checkpoint, released);
     return ok;
 }
 

@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "architecture.h"
 #include "awq.h"
 #include "context.h"
 #include "quantization.h"
@@ -16,16 +17,13 @@
 
 /* ---- config.c */
 
-enum architecture { ARCHITECTURE_LLAMA, ARCHITECTURE_MISTRAL, ARCHITECTURE_QWEN2, ARCHITECTURE_QWEN3 };
-
 enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
 
 enum { MAX_HEAD_DIM = 1024 };
 
 /* config.json, checked: every number is in its range and the shapes fit each other. */
 struct model_config {
-    enum architecture architecture;
-    const char *model_type; /* "llama" */
+    const struct architecture *architecture;
     int64_t layers, hidden, intermediate;
     int64_t heads, kv_heads, head_dim;
     int64_t vocabulary;
@@ -37,7 +35,6 @@ struct model_config {
     enum rope_type rope_type;
     double rope_factor, rope_low_frequency_factor, rope_high_frequency_factor, rope_original_context;
     bool qkv_bias, output_bias, mlp_bias; /* whether those linears have biases */
-    bool qk_norm;                         /* RMSNorm over each head of q and k */
     bool tied_head;                       /* lm_head is the embedding */
     int32_t dtype;                        /* torch_dtype: AWQ_F16, AWQ_BF16 or AWQ_F32; 0: not said */
 
@@ -53,16 +50,14 @@ void model_config_clear(struct model_config *config);
 
 /* ---- model.c */
 
-/* The linear layers of a block. */
-enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, BLOCK_LINEARS };
-
 enum { TENSOR_NAME_SIZE = 128 };
 
-/* "model.layers.7.self_attn.q_proj", without the ".weight". */
-void block_linear_name(int64_t layer, int linear, char name[TENSOR_NAME_SIZE]);
+/* "model.layers.7.self_attn.q_proj", without the ".weight".  Linears that are stored together share a name. */
+void block_linear_name(const struct model_config *config, int64_t layer, int linear, char name[TENSOR_NAME_SIZE]);
 
-/* Any tensor of a block: block_tensor_name(7, "input_layernorm.weight", name). */
-void block_tensor_name(int64_t layer, const char *part, char name[TENSOR_NAME_SIZE]);
+/* Any module of a block: block_tensor_name(config, 7, "input_layernorm", name). */
+void block_tensor_name(const struct model_config *config, int64_t layer, const char *part,
+                       char name[TENSOR_NAME_SIZE]);
 
 /* Outputs and inputs of a linear, and whether the architecture gives it a bias. */
 void block_linear_shape(const struct model_config *config, int linear, int64_t *n, int64_t *k);
@@ -95,7 +90,17 @@ bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, 
 void block_weights_clear(struct block_weights *weights);
 
 /* Let the pages of the block's tensors leave memory.  Views stay valid. */
-void block_weights_release(const awq_checkpoint *checkpoint, int64_t layer);
+void block_weights_release(const awq_checkpoint *checkpoint, const struct model_config *config, int64_t layer);
+
+/* Linears as one, as they are stored together: all of them quantised, or none.  One alone is only borrowed. */
+struct joined_weights {
+    struct linear_weights whole;
+    bool borrowed;
+};
+
+bool linear_weights_join(awq_context *context, const struct linear_weights *linears, size_t count, const char *name,
+                         struct joined_weights *joined);
+void joined_weights_clear(awq_context *context, struct joined_weights *joined);
 
 /* A block prepared to run.  Linears that share an input are one where they could be fused: then 'qkv' (rows of q, k,
  * v) stands in for the first three of 'linear', and 'gate_up' (with AWQ_LINEAR_SILU_MUL) for gate and up, which are

@@ -141,10 +141,10 @@ static bool write_block(struct twin *twin, int64_t layer)
     struct block_copies copies = {{NULL}, 0};
     if (!block_weights_load(twin->context, twin->source, &twin->config, layer, &weights)) return false;
     bool ok = change_block(twin, &weights, &copies) &&
-              output_block(twin->context, twin->writer, 0, &weights, &twin->bytes);
+              output_block(twin->context, twin->writer, &twin->config, 0, &weights, &twin->bytes);
     block_weights_clear(&weights);
     block_copies_free(twin->context, &copies);
-    block_weights_release(twin->source, layer);
+    block_weights_release(twin->source, &twin->config, layer);
     return ok;
 }
 

@@ -210,8 +210,8 @@ bool output_other_tensors(awq_checkpoint_writer *writer, const awq_checkpoint *s
                           const struct model_config *config, uint64_t *bytes);
 
 /* The norms and linears of one block. */
-bool output_block(awq_context *context, awq_checkpoint_writer *writer, int32_t layout,
-                  const struct block_weights *weights, uint64_t *bytes);
+bool output_block(awq_context *context, awq_checkpoint_writer *writer, const struct model_config *config,
+                  int32_t layout, const struct block_weights *weights, uint64_t *bytes);
 
 /* ---- quantize_exclude.c */
 
@@ -219,7 +219,7 @@ bool output_block(awq_context *context, awq_checkpoint_writer *writer, int32_t l
 bool exclude_check(const struct cli_list *patterns, char *message, size_t size);
 
 /* excluded[layers][BLOCK_LINEARS]: whether a pattern is found in the linear's name.  One found in none is warned of. */
-bool exclude_linears(const struct cli_list *patterns, int64_t layers, bool *excluded);
+bool exclude_linears(const struct cli_list *patterns, const struct model_config *config, bool *excluded);
 
 /* ---- quantize_report.c: on stdout */
 

@@ -31,7 +31,7 @@ static bool fail(const struct block_job *block, awq_status status, const char *w
 static bool fail_linear(const struct block_job *block, awq_status status, int linear)
 {
     char name[TENSOR_NAME_SIZE];
-    block_linear_name(block->weights->layer, linear, name);
+    block_linear_name(&block->job->config, block->weights->layer, linear, name);
     return cli_library_error(status, "%s", name);
 }
 
@@ -64,15 +64,15 @@ static bool check_finite(const awq_tensor *tensor, const char *name, const char 
 }
 
 /* A NaN would otherwise surface as one among the activations, far from where it came from. */
-static bool check_block_finite(const struct block_weights *weights)
+static bool check_block_finite(const struct model_config *config, const struct block_weights *weights)
 {
     char name[TENSOR_NAME_SIZE];
-    block_tensor_name(weights->layer, "input_layernorm", name);
+    block_tensor_name(config, weights->layer, config->architecture->attention_norm, name);
     bool ok = check_finite(&weights->attention_norm, name, ".weight");
-    block_tensor_name(weights->layer, "post_attention_layernorm", name);
+    block_tensor_name(config, weights->layer, config->architecture->mlp_norm, name);
     ok = ok && check_finite(&weights->mlp_norm, name, ".weight");
     for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
-        block_linear_name(weights->layer, linear, name);
+        block_linear_name(config, weights->layer, linear, name);
         ok = check_finite(&weights->linear[linear].dense, name, ".weight") &&
              check_finite(&weights->linear[linear].bias, name, ".bias");
     }
@@ -390,7 +390,7 @@ bool block_quantize(struct quantize_job *job, struct block_weights *weights, str
 {
     struct block_job block = {.job = job, .weights = weights, .copies = copies, .report = report};
     for (int linear = 0; linear < BLOCK_LINEARS; linear++) block.dtypes[linear] = weights->linear[linear].dense.dtype;
-    bool ok = check_block_finite(weights) &&
+    bool ok = check_block_finite(&job->config, weights) &&
               (!settings_calibrate(job->settings) || block_search(job, weights, &block.statistics, report)) &&
               find_importance(&block);
     for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = fold_point(&block, (enum block_point)point);

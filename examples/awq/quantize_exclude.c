@@ -31,14 +31,15 @@ bool exclude_check(const struct cli_list *patterns, char *message, size_t size)
 }
 
 /* Mark what matches; *found counts it. */
-static bool mark(const pcre2_code *code, const char *pattern, int64_t layers, bool *excluded, int64_t *found)
+static bool mark(const struct model_config *config, const pcre2_code *code, const char *pattern, bool *excluded,
+                 int64_t *found)
 {
     bool ok = true;
     pcre2_match_data *match = pcre2_match_data_create_from_pattern(code, NULL);
     if (!match) return cli_error("out of memory");
-    for (int64_t i = 0; ok && i < layers * BLOCK_LINEARS; i++) {
+    for (int64_t i = 0; ok && i < config->layers * BLOCK_LINEARS; i++) {
         char name[TENSOR_NAME_SIZE];
-        block_linear_name(i / BLOCK_LINEARS, (int)(i % BLOCK_LINEARS), name);
+        block_linear_name(config, i / BLOCK_LINEARS, (int)(i % BLOCK_LINEARS), name);
         int result = pcre2_match(code, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL);
         if (result < 0 && result != PCRE2_ERROR_NOMATCH)
             ok = cli_error("--exclude '%s': it takes too long to match against %s", pattern, name);
@@ -50,7 +51,7 @@ static bool mark(const pcre2_code *code, const char *pattern, int64_t layers, bo
     return ok;
 }
 
-bool exclude_linears(const struct cli_list *patterns, int64_t layers, bool *excluded)
+bool exclude_linears(const struct cli_list *patterns, const struct model_config *config, bool *excluded)
 {
     bool ok = true;
     for (size_t i = 0; ok && i < patterns->count; i++) {
@@ -58,7 +59,7 @@ bool exclude_linears(const struct cli_list *patterns, int64_t layers, bool *excl
         int64_t found = 0;
         pcre2_code *code = compile(patterns->items[i], message, sizeof message);
         if (!code) return cli_error("%s", message);
-        ok = mark(code, patterns->items[i], layers, excluded, &found);
+        ok = mark(config, code, patterns->items[i], excluded, &found);
         pcre2_code_free(code);
         if (ok && found == 0) cli_warning("--exclude '%s' is found in the name of no linear", patterns->items[i]);
     }

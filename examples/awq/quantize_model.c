@@ -52,32 +52,41 @@ static bool open_model(struct quantize_job *job)
     job->excluded = calloc(linears, sizeof *job->excluded);
     job->reports = calloc((size_t)job->config.layers, sizeof *job->reports);
     if (!job->excluded || !job->reports) return cli_error("out of memory");
-    if (!exclude_linears(&job->request->exclude, job->config.layers, job->excluded)) return false;
+    if (!exclude_linears(&job->request->exclude, &job->config, job->excluded)) return false;
     return !memchr(job->excluded, false, linears) ? cli_error("--exclude leaves no linear to quantise") : true;
+}
+
+/* The linears from 'first' on that are stored together, rounded plainly and packed. */
+static bool try_stored(const struct quantize_job *job, const struct block_weights *weights, int first)
+{
+    const int count = architecture_stored_together(job->config.architecture, first);
+    awq_quantize_options quantizer = job->settings->quantizer;
+    struct joined_weights joined;
+    awq_weight *weight = NULL;
+    awq_packed *packed = NULL;
+    char name[TENSOR_NAME_SIZE];
+    quantizer.salient_rule = AWQ_SALIENT_BY_WEIGHT; /* which columns does not matter here */
+    block_linear_name(&job->config, 0, first, name);
+    if (!linear_weights_join(job->context, weights->linear + first, (size_t)count, name, &joined)) return false;
+    awq_status status = awq_quantize(job->context, &joined.whole.dense, NULL, &quantizer, &weight);
+    if (status == AWQ_OK) status = awq_pack(job->context, weight, job->settings->layout, &packed);
+    awq_packed_destroy(packed);
+    awq_weight_destroy(weight);
+    joined_weights_clear(job->context, &joined);
+    return status == AWQ_OK || cli_library_error(status, "%s", name);
 }
 
 /* Let the format itself say whether it can hold the model: round a linear of each shape plainly and pack it. */
 static bool try_layout(const struct quantize_job *job)
 {
     struct block_weights weights;
-    awq_quantize_options quantizer = job->settings->quantizer;
     if (job->settings->layout == 0) return true;
-    quantizer.salient_rule = AWQ_SALIENT_BY_WEIGHT; /* which columns does not matter here */
     bool ok = block_weights_load(job->context, job->source, &job->config, 0, &weights);
-    for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
-        char name[TENSOR_NAME_SIZE];
-        awq_weight *weight = NULL;
-        awq_packed *packed = NULL;
+    for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(job->config.architecture, i)) {
         bool used = false;
         for (int64_t layer = 0; layer < job->config.layers; layer++)
-            used = used || !job->excluded[layer * BLOCK_LINEARS + linear];
-        if (!used) continue;
-        awq_status status = awq_quantize(job->context, &weights.linear[linear].dense, NULL, &quantizer, &weight);
-        if (status == AWQ_OK) status = awq_pack(job->context, weight, job->settings->layout, &packed);
-        awq_packed_destroy(packed);
-        awq_weight_destroy(weight);
-        block_linear_name(0, linear, name);
-        ok = status == AWQ_OK || cli_library_error(status, "%s", name);
+            used = used || !job->excluded[layer * BLOCK_LINEARS + i];
+        if (used) ok = try_stored(job, &weights, i);
     }
     block_weights_clear(&weights);
     return ok;
@@ -145,10 +154,10 @@ static bool quantize_blocks(struct quantize_job *job)
         struct job_part whole = {job, layer, 0, 100};
         if (!block_weights_load(job->context, job->source, &job->config, layer, &weights)) return false;
         bool ok = block_quantize(job, &weights, &copies, &job->reports[layer]) &&
-                  output_block(job->context, job->writer, job->settings->layout, &weights, &job->output_bytes);
+                  output_block(job->context, job->writer, &job->config, job->settings->layout, &weights, &job->output_bytes);
         block_weights_clear(&weights);
         block_copies_free(job->context, &copies);
-        block_weights_release(job->source, layer);
+        block_weights_release(job->source, &job->config, layer);
         if (!ok) return false;
         if (job_part_update(&whole, 1, 1)) return cli_error("interrupted");
         if (job->request->verbose && !job->request->json) report_block(job, layer);

@@ -36,7 +36,7 @@ void report_plan(const struct quantize_job *job)
 {
     const struct quantize_settings *settings = job->settings;
     const awq_quantize_options *quantizer = &settings->quantizer;
-    printf("model        %s: %s, %" PRId64 " layers, %s weights in %s\n", job->request->model, job->config.model_type,
+    printf("model        %s: %s, %" PRId64 " layers, %s weights in %s\n", job->request->model, job->config.architecture->model_type,
            job->config.layers, cli_count(job->source_weights).text, cli_bytes(job->source_bytes).text);
     printf("to           %d bits, ", (int)quantizer->bits);
     if (quantizer->group_size == AWQ_GROUP_PER_ROW)
@@ -142,10 +142,11 @@ void report_result(const struct quantize_job *job)
 
 /* ---- JSON */
 
-static json_t *linear_json(int64_t layer, int linear, const struct linear_report *report)
+static json_t *linear_json(const struct model_config *config, int64_t layer, int linear,
+                           const struct linear_report *report)
 {
     char name[TENSOR_NAME_SIZE];
-    block_linear_name(layer, linear, name);
+    block_linear_name(config, layer, linear, name);
     json_t *json = json_pack("{s:s, s:b}", "name", name, "quantized", report->quantized);
     if (!json || !report->quantized) return json;
     json_object_set_new(json, "groups", json_integer(report->groups));
@@ -164,14 +165,14 @@ static json_t *group_json(enum block_point point, const struct group_report *rep
                      scale_names[report->scales], "loss", report->loss, "loss_identity", report->loss_identity);
 }
 
-static json_t *layer_json(int64_t layer, const struct block_report *report)
+static json_t *layer_json(const struct model_config *config, int64_t layer, const struct block_report *report)
 {
     json_t *groups = json_array(), *linears = json_array();
     for (int point = 0; point < BLOCK_POINTS; point++)
         if (report->group[point].searched)
             json_array_append_new(groups, group_json((enum block_point)point, &report->group[point]));
     for (int linear = 0; linear < BLOCK_LINEARS; linear++)
-        json_array_append_new(linears, linear_json(layer, linear, &report->linear[linear]));
+        json_array_append_new(linears, linear_json(config, layer, linear, &report->linear[linear]));
     return json_pack("{s:I, s:o, s:o}", "layer", (json_int_t)layer, "searches", groups, "linears", linears);
 }
 
@@ -181,7 +182,7 @@ bool report_json(const struct quantize_job *job)
     const awq_quantize_options *quantizer = &settings->quantizer;
     json_t *layers = json_array();
     for (int64_t layer = 0; layer < job->config.layers; layer++)
-        json_array_append_new(layers, layer_json(layer, &job->reports[layer]));
+        json_array_append_new(layers, layer_json(&job->config, layer, &job->reports[layer]));
     json_t *json = json_pack(
         "{s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
         "model", job->request->model,

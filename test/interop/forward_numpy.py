@@ -114,7 +114,7 @@ def rotate(x, frequencies):
 
 
 def window_of(config, layer):
-    if config["model_type"] == "mistral":
+    if config["model_type"] in ("mistral", "phi3"):
         return config.get("sliding_window")
     if config.get("use_sliding_window") and layer >= config["max_window_layers"]:
         return config["sliding_window"]
@@ -153,8 +153,33 @@ def mlp(weights, prefix, x):
     return project("down_proj", gate / (1 + np.exp(-gate)) * project("up_proj", x))
 
 
+def split_rows(weights, name, parts):
+    """A tensor of several linears, as those."""
+    stacked = weights.pop(name)
+    for part, rows in parts.items():
+        weights[part], stacked = stacked[:rows], stacked[rows:]
+
+
+def canonical(config, weights):
+    """The weights under Llama's names."""
+    weights = dict(weights)
+    if config["model_type"] == "phi3":
+        width = config["hidden_size"] // config["num_attention_heads"]
+        heads, shared = config["num_attention_heads"] * width, config["num_key_value_heads"] * width
+        inner = config["intermediate_size"]
+        for layer in range(config["num_hidden_layers"]):
+            own = f"model.layers.{layer}.self_attn."
+            split_rows(weights, own + "qkv_proj.weight",
+                       {own + "q_proj.weight": heads, own + "k_proj.weight": shared, own + "v_proj.weight": shared})
+            own = f"model.layers.{layer}.mlp."
+            split_rows(weights, own + "gate_up_proj.weight",
+                       {own + "gate_proj.weight": inner, own + "up_proj.weight": inner})
+    return weights
+
+
 def forward(config, weights, tokens):
     epsilon = config["rms_norm_eps"]
+    weights = canonical(config, weights)
     x = weights["model.embed_tokens.weight"][tokens]
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
@@ -211,6 +236,13 @@ def linear_shapes(config):
     heads, shared = config["num_attention_heads"], config.get("num_key_value_heads", config["num_attention_heads"])
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     width = config.get("head_dim") or hidden // heads
+    if config["model_type"] == "phi3":
+        return {
+            "self_attn.qkv_proj": ((heads + 2 * shared) * width, hidden),
+            "self_attn.o_proj": (hidden, heads * width),
+            "mlp.gate_up_proj": (2 * inner, hidden),
+            "mlp.down_proj": (hidden, inner),
+        }
     return {
         "self_attn.q_proj": (heads * width, hidden),
         "self_attn.k_proj": (shared * width, hidden),
@@ -271,7 +303,7 @@ def random_model(config, seed, dtype, quantized=None):
     return stored, exact
 
 
-CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi3": "Phi3"}
 
 
 def model(kind, **keys):
@@ -308,6 +340,7 @@ DENSE = [
     ("qwen2, tied", "bfloat16", model("qwen2", tie_word_embeddings=True, rms_norm_eps=1e-6)),
     ("qwen2, windows in later layers", "float32",
      model("qwen2", use_sliding_window=True, sliding_window=5, max_window_layers=1)),
+    ("phi3, sliding window", "float16", model("phi3", sliding_window=11)),
     ("qwen3", "bfloat16", model("qwen3", head_dim=24, rope_theta=1e6)),
 ]
 
@@ -332,6 +365,7 @@ QUANTIZED = [
     ("compressed-tensors, 2 bits", model("llama", quantization_config=compressed(2, False)), 32, "lm_head"),
     ("compressed-tensors, 3 bits", model("llama", quantization_config=compressed(3, False)), 32, "lm_head"),
     ("compressed-tensors, 8 bits", model("qwen3", head_dim=32, quantization_config=compressed(8, True)), 32, "lm_head"),
+    ("gemm, q, k, v in one", model("phi3", quantization_config=AWQ), 32, "lm_head"),
     ("compressed-tensors, whole rows",
      model("llama", intermediate_size=64, quantization_config=compressed(4, True, "channel")), 64, "lm_head"),
 ]

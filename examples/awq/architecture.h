@@ -1,0 +1,41 @@
+/* What one architecture differs in from another: a row of a table, which config.c, model.c and what follows read. */
+#ifndef AWQ_APP_ARCHITECTURE_H
+#define AWQ_APP_ARCHITECTURE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The linear layers of a block. */
+enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, BLOCK_LINEARS };
+
+/* Which layers see a window of the keys before them only: none; all; or the later ones, when config.json says so. */
+enum window_kind { WINDOW_NONE, WINDOW_ALL_LAYERS, WINDOW_LATER_LAYERS };
+
+struct architecture {
+    const char *model_type, *class_name; /* as config.json has them */
+    const char *gguf;                    /* as GGUF calls it; NULL: it is not written as that */
+
+    /* Modules that own tensors: their names, and those within a block, after "model.layers.7.".  Neighbouring linears of
+     * one name are stored as one tensor, their rows one after the other. */
+    const char *embedding, *final_norm, *head, *blocks;
+    const char *attention_norm, *mlp_norm;
+    const char *q_norm, *k_norm; /* over each head; NULL: none */
+    const char *linears[BLOCK_LINEARS];
+
+    enum window_kind window;
+    bool qkv_bias;        /* without a word of config.json's */
+    bool may_omit_shared; /* num_key_value_heads, which is num_attention_heads then */
+    int64_t head_dim;     /* where config.json has none; 0: hidden_size over num_attention_heads */
+};
+
+/* By model_type or class; NULL when there is none of that name. */
+const struct architecture *architecture_of_type(const char *model_type);
+const struct architecture *architecture_of_class(const char *class_name);
+
+/* "llama, mistral, ..". */
+const char *architecture_names(void);
+
+/* How many linears, from this one on, are one tensor. */
+int architecture_stored_together(const struct architecture *architecture, int linear);
+
+#endif
