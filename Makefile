@@ -91,6 +91,13 @@ $(BUILD)/examples/%: examples/%.c $(BUILD)/libawq.so
 	$(call say,LD)
 	$(Q)$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN/..' -lm
 
+# Calls that test_faults has fail.
+FAULT_WRAPS := malloc calloc realloc posix_memalign strdup vasprintf asprintf free open write close fsync rename renameat2 mkdir \
+    ftruncate fstat madvise lseek opendir readdir mmap fopen pthread_create dlopen
+comma := ,
+$(BUILD)/test/test_faults: private LDFLAGS += $(FAULT_WRAPS:%=-Wl$(comma)--wrap=%)
+$(BUILD)/test/test_faults: test/faults.h
+
 # Tests of units link the static library, where internal names can be reached.
 $(BUILD)/test/%: test/%.c $(BUILD)/libawq.a
 	@mkdir -p $(@D)
@@ -156,6 +163,8 @@ tsan:
 
 tsan-check: $(TSAN_TESTS)
 	@test/run $^
+
+include test/fuzz/rules.mk
 
 # What must agree with awq.h is made from it, and committed: the bindings' declarations, and the interface that test/abi holds
 # the library to.

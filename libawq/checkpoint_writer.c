@@ -131,11 +131,12 @@ static awq_status format_entry(const char *name, const awq_tensor *tensor, uint6
     for (int32_t i = 0; i < tensor->ndim; i++)
         length += (size_t)snprintf(shape + length, sizeof shape - length, "%s%" PRId64, i > 0 ? "," : "",
                                    tensor->shape[i]);
-    json_t *text = json_string(name);
-    if (text == NULL)
-        return awqi_fail(AWQ_ERROR_INVALID, "tensor name \"%.*s\" is not valid UTF-8", SHOWN_NAME_BYTES, name);
-    char *quoted = json_dumps(text, JSON_ENCODE_ANY);
+    json_error_t error;
+    json_t *text = json_pack_ex(&error, 0, "s", name);
+    char *quoted = awqi_json_text(text, JSON_ENCODE_ANY);
     json_decref(text);
+    if (text == NULL && json_error_code(&error) == json_error_invalid_utf8)
+        return awqi_fail(AWQ_ERROR_INVALID, "tensor name \"%.*s\" is not valid UTF-8", SHOWN_NAME_BYTES, name);
     if (quoted != NULL &&
         asprintf(entry, format, quoted, awq_dtype_name(tensor->dtype), shape, begin, begin + size) < 0)
         *entry = NULL;
@@ -318,7 +319,7 @@ static awq_status write_index(const awq_checkpoint_writer *writer)
     }
     json_t *index = json_pack("{s:{s:I},s:O}", "metadata", "total_size", (json_int_t)writer->total_size, "weight_map",
                               weight_map);
-    char *text = complete && index != NULL ? json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+    char *text = complete ? awqi_json_text(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
     json_decref(index);
     json_decref(weight_map);
     if (text == NULL)

@@ -33,17 +33,29 @@ static uint64_t data_start(const struct awqi_safetensors *file)
 
 awq_status awqi_parse_json_object(const void *bytes, uint64_t size, const char *path, struct json_t **object)
 {
-    json_error_t error;
-    *object = json_loadb(bytes, (size_t)size, JSON_REJECT_DUPLICATES, &error);
+    json_error_t error = {0};
+    *object = json_loadb(size > 0 ? bytes : "", (size_t)size, JSON_REJECT_DUPLICATES, &error);
     if (*object == NULL) {
-        bool memory = json_error_code(&error) == json_error_out_of_memory;
+        /* Where jansson cannot even begin, it says nothing. */
+        bool memory = json_error_code(&error) == json_error_out_of_memory || error.text[0] == 0;
         return awqi_fail(memory ? AWQ_ERROR_OUT_OF_MEMORY : AWQ_ERROR_FORMAT, "%s: JSON, byte %d: %s", path,
-                         error.position, error.text);
+                         error.position, memory ? "no memory" : error.text);
     }
     if (json_is_object(*object)) return AWQ_OK;
     json_decref(*object);
     *object = NULL;
     return awqi_fail(AWQ_ERROR_FORMAT, "%s: the JSON is not an object", path);
+}
+
+char *awqi_json_text(const struct json_t *json, size_t flags)
+{
+    size_t length = json != NULL ? json_dumpb(json, NULL, 0, flags) : 0;
+    char *text = length > 0 ? malloc(length + 1) : NULL;
+    if (text == NULL) return NULL;
+    text[length] = 0;
+    if (json_dumpb(json, text, length, flags) == length) return text;
+    free(text);
+    return NULL;
 }
 
 /* ---- one tensor */

@@ -37,4 +37,8 @@ void awqi_safetensors_close(struct awqi_safetensors *file); /* accepts a zeroed 
 /* Parse a JSON object that came from 'path'; duplicate keys are errors.  Release it with json_decref. */
 awq_status awqi_parse_json_object(const void *bytes, uint64_t size, const char *path, struct json_t **object);
 
+/* The text of 'json' by the flags of json_dumps, for free(), or NULL when memory gave out or 'json' is NULL.  What json_dumps
+ * gives then may lack a part (jansson 2.14 drops the failure of writing a key). */
+char *awqi_json_text(const struct json_t *json, size_t flags);
+
 #endif /* AWQI_SAFETENSORS_H */

@@ -1,4 +1,5 @@
 /* Tunings: kernels timed on the device they will run on, kept as a small JSON file. */
+#include "safetensors.h"
 #include "tuning.h"
 
 #include "backend.h"
@@ -74,25 +75,34 @@ awq_status awqi_tuning_check(const awq_tuning *tuning, const awq_context *contex
 static json_t *entry_to_json(const struct awqi_tuning_entry *entry, int32_t classes)
 {
     json_t *kernels = json_array();
-    for (int32_t i = 0; i < classes; i++)
-        json_array_append_new(kernels, json_string(awq_kernel_name(entry->kernels[i])));
-    return json_pack("{s:I, s:I, s:i, s:I, s:b, s:o}", "n", (json_int_t)entry->n, "k", (json_int_t)entry->k, "bits",
-                     (int)entry->bits, "group_size", (json_int_t)entry->group_size, "symmetric", (int)entry->symmetric,
-                     "kernels", kernels);
+    bool complete = kernels != NULL;
+    for (int32_t i = 0; i < classes && complete; i++)
+        complete = json_array_append_new(kernels, json_string(awq_kernel_name(entry->kernels[i]))) == 0;
+    json_t *json = complete ? json_pack("{s:I, s:I, s:i, s:I, s:b, s:O}", "n", (json_int_t)entry->n, "k", (json_int_t)entry->k,
+                                        "bits", (int)entry->bits, "group_size", (json_int_t)entry->group_size, "symmetric",
+                                        (int)entry->symmetric, "kernels", kernels)
+                            : NULL;
+    json_decref(kernels);
+    return json;
 }
 
+/* NULL when memory gave out. */
 static char *tuning_to_text(const awq_tuning *tuning)
 {
-    json_t *batches = json_array(), *weights = json_array();
-    for (int32_t i = 0; i < tuning->classes; i++) json_array_append_new(batches, json_integer((json_int_t)1 << i));
-    for (int64_t i = 0; i < tuning->count; i++)
-        json_array_append_new(weights, entry_to_json(&tuning->entries[i], tuning->classes));
-    json_t *root = json_pack("{s:i, s:{s:i, s:s, s:I}, s:I, s:o, s:o}", "awq_tuning", (int)FORMAT_VERSION, "device",
-                             "type", (int)tuning->device_type, "name", tuning->device, "cpu_features",
-                             (json_int_t)tuning->cpu_features, "kernel_table", (json_int_t)tuning->kernel_table,
-                             "batch_sizes", batches, "weights", weights);
-    char *text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_t *batches = json_array(), *weights = json_array(), *root = NULL;
+    bool complete = batches != NULL && weights != NULL;
+    for (int32_t i = 0; i < tuning->classes && complete; i++)
+        complete = json_array_append_new(batches, json_integer((json_int_t)1 << i)) == 0;
+    for (int64_t i = 0; i < tuning->count && complete; i++)
+        complete = json_array_append_new(weights, entry_to_json(&tuning->entries[i], tuning->classes)) == 0;
+    if (complete)
+        root = json_pack("{s:i, s:{s:i, s:s, s:I}, s:I, s:O, s:O}", "awq_tuning", (int)FORMAT_VERSION, "device", "type",
+                         (int)tuning->device_type, "name", tuning->device, "cpu_features", (json_int_t)tuning->cpu_features,
+                         "kernel_table", (json_int_t)tuning->kernel_table, "batch_sizes", batches, "weights", weights);
+    char *text = awqi_json_text(root, JSON_INDENT(2));
     json_decref(root);
+    json_decref(batches);
+    json_decref(weights);
     return text;
 }
 
@@ -206,11 +216,9 @@ awq_status awq_tuning_load(awq_context *context, const char *path, awq_tuning **
     struct awqi_mapping mapping;
     awq_status status = awqi_map_file(path, &mapping);
     if (status != AWQ_OK) return status;
-    json_error_t error;
-    json_t *root = json_loadb(mapping.data != NULL ? (const char *)mapping.data : "", (size_t)mapping.size,
-                              JSON_REJECT_DUPLICATES, &error);
-    if (root != NULL) status = read_root(context, root, path, tuning);
-    else status = awqi_fail(AWQ_ERROR_FORMAT, "%s: line %d: %s", path, error.line, error.text);
+    json_t *root = NULL;
+    status = awqi_parse_json_object(mapping.data, mapping.size, path, &root);
+    if (status == AWQ_OK) status = read_root(context, root, path, tuning);
     json_decref(root);
     awqi_unmap_file(&mapping);
     return status;

@@ -198,12 +198,12 @@ static void damaged_files_are_refused(void **state)
         awq_status status;
         const char *names;
     } files[] = {
-        {"", AWQ_ERROR_FORMAT, "line"},
-        {"{", AWQ_ERROR_FORMAT, "line"},
-        {"[]", AWQ_ERROR_FORMAT, "awq_tuning"},
+        {"", AWQ_ERROR_FORMAT, "JSON"},
+        {"{", AWQ_ERROR_FORMAT, "JSON, byte"},
+        {"[]", AWQ_ERROR_FORMAT, "not an object"},
         {"{\"awq_tuning\": \"1\"}", AWQ_ERROR_FORMAT, "awq_tuning"},
         {"{\"awq_tuning\": 9}", AWQ_ERROR_VERSION, "version 9"},
-        {"{\"awq_tuning\": 1, \"awq_tuning\": 1}", AWQ_ERROR_FORMAT, "line"},
+        {"{\"awq_tuning\": 1, \"awq_tuning\": 1}", AWQ_ERROR_FORMAT, "JSON"},
         {"{\"awq_tuning\": 1}", AWQ_ERROR_FORMAT, "device"},
         {HEAD "\"batch_sizes\": [], \"weights\": []}", AWQ_ERROR_FORMAT, "batch_sizes"},
         {HEAD "\"batch_sizes\": [1, 3], \"weights\": []}", AWQ_ERROR_FORMAT, "batch_sizes"},
