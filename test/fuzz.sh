@@ -2,6 +2,7 @@
 # Every fuzz target on the inputs that fuzzing starts from, on those that once did harm (test/fuzz/corpus), and on some thousands
 # of changes of them, the same each time.
 set -u
+cd "$(dirname "$0")/.."
 
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT

@@ -37,7 +37,7 @@ fuzz:
 	    CXXFLAGS="-O1 -g -fsanitize=fuzzer-no-link $(FUZZ_SANITIZE)" fuzz-run
 
 ifneq ($(KERNEL_CFLAGS),)
-$(filter $(BUILD)/libawq/cpu/%,$(LIB_OBJECTS)): CFLAGS := $(KERNEL_CFLAGS)
+$(filter $(BUILD)/libawq/cpu/%,$(LIB_OBJECTS)): override CFLAGS := $(KERNEL_CFLAGS)
 endif
 
 FUZZ_RUNNERS := $(FUZZ_ALL:%=$(BUILD)/run/%)
