@@ -34,7 +34,7 @@ fuzz:
 	$(MAKE) BUILD=$(BUILD)/fuzz CC=clang CXX=clang++ CUDA=0 \
 	    CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link $(FUZZ_SANITIZE)" \
 	    KERNEL_CFLAGS="-O1 -g" \
-	    CXXFLAGS="-O1 -g -fsanitize=fuzzer-no-link $(FUZZ_SANITIZE)" fuzz-run
+	    CXXFLAGS="-O1 -g -fsanitize=fuzzer-no-link $(FUZZ_SANITIZE) -fno-sanitize=vptr" fuzz-run
 
 ifneq ($(KERNEL_CFLAGS),)
 $(filter $(BUILD)/libawq/cpu/%,$(LIB_OBJECTS)): override CFLAGS := $(KERNEL_CFLAGS)
