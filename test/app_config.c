@@ -1,5 +1,6 @@
 /* Reading config.json: what is understood, and what is refused by name. */
 #include "app.h"
+#include "session.h"
 #include "model.h"
 
 static const char base[] =
@@ -78,7 +79,24 @@ static void architectures_differ(void **state)
     assert_int_equal(architecture_stored_together(config.architecture, LINEAR_Q), 3);
     assert_int_equal(architecture_stored_together(config.architecture, LINEAR_GATE), 2);
     assert_int_equal(architecture_stored_together(config.architecture, LINEAR_DOWN), 1);
+    assert_null(cuda_steps.lacks(&config));
     assert_int_equal(config.sliding_window, 7);
+    model_config_clear(&config);
+    load("{\"model_type\": \"gemma\", \"architectures\": null, \"hidden_act\": \"gelu\", \"hidden_size\": 3072,"
+         " \"torch_dtype\": \"bfloat16\"}", &config);
+    assert_int_equal(config.activation, ACTIVATION_GELU_TANH);
+    assert_int_equal(config.head_dim, 256);
+    assert_true(config.tied_head);
+    assert_true(config.embedding_scale == 55.5); /* the root of 3072 is 55.43 */
+    assert_string_equal(cuda_steps.lacks(&config), "scaled embeddings");
+    model_config_clear(&config);
+    load("{\"model_type\": \"opt\", \"architectures\": null, \"ffn_dim\": 96}", &config);
+    assert_int_equal(config.activation, ACTIVATION_RELU);
+    assert_int_equal(config.intermediate, 96);
+    assert_true(config.qkv_bias && config.output_bias && config.mlp_bias && config.tied_head);
+    assert_true(config.norm_epsilon == 1e-5 && config.embedding_scale == 1);
+    assert_false(block_has_linear(&config, LINEAR_GATE));
+    assert_string_equal(cuda_steps.lacks(&config), "LayerNorm");
     model_config_clear(&config);
     load("{\"model_type\": \"qwen2\", \"architectures\": null, \"sliding_window\": 7, \"use_sliding_window\": true,"
          " \"max_window_layers\": 2, \"layer_types\": [\"full_attention\", \"full_attention\", \"sliding_attention\"]}",
@@ -118,7 +136,11 @@ static void unknown_models_are_refused_by_name(void **state)
     refuse("{\"model_type\": null, \"architectures\": [\"MambaForCausalLM\"]}", "architectures 'MambaForCausalLM'");
     refuse("{\"architectures\": [\"LlamaForSequenceClassification\"]}", "'LlamaForSequenceClassification'");
     refuse("{\"model_type\": null, \"architectures\": null}", "model_type is missing");
-    refuse("{\"hidden_act\": \"gelu\"}", "hidden_act 'gelu' is not supported; supported: silu");
+    refuse("{\"hidden_act\": \"mish\"}", "hidden_act 'mish' is not supported; supported: silu, gelu");
+    refuse("{\"model_type\": \"opt\", \"architectures\": null, \"ffn_dim\": 96, \"do_layer_norm_before\": false}",
+           "do_layer_norm_before is false; supported: true");
+    refuse("{\"model_type\": \"opt\", \"architectures\": null, \"ffn_dim\": 96, \"word_embed_proj_dim\": 32}",
+           "word_embed_proj_dim is 32; supported: hidden_size, 64");
     refuse("{\"model_type\": \"qwen2\", \"architectures\": null, \"layer_types\": [\"full_attention\","
            " \"sliding_attention\", \"full_attention\"]}", "layer_types says sliding_attention for layer 1");
 }

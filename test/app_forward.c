@@ -43,6 +43,16 @@ static void fast_exp_is_accurate(void **state)
     assert_true(isnan(fast_exp(NAN)));
 }
 
+/* RMSNorm, and LayerNorm where there is a bias. */
+static double exact_norm(const float *x, int64_t width, const struct norm *norm, int64_t i)
+{
+    double mean = 0, square = 0;
+    for (int64_t j = 0; norm->bias && j < width; j++) mean += (double)x[j] / (double)width;
+    for (int64_t j = 0; j < width; j++) square += ((double)x[j] - mean) * ((double)x[j] - mean);
+    double scaled = ((double)x[i] - mean) / sqrt(square / (double)width + 1e-5) * (double)norm->weight[i];
+    return scaled + (norm->bias ? (double)norm->bias[i] : 0);
+}
+
 static void norms_match(void **state)
 {
     (void)state;
@@ -50,35 +60,51 @@ static void norms_match(void **state)
     uint64_t seed = 1;
     for (int64_t width = 1; width <= 70; width += 3) {
         int64_t rows = 37;
-        float *x = numbers(&seed, rows * width, 3), *weight = numbers(&seed, width, 1);
-        float *out = numbers(&seed, rows * width, 1);
-        assert_true(rms_norm(context, x, rows, width, weight, 1e-5, out));
-        for (int64_t row = 0; row < rows; row++) {
-            double square = 0;
-            for (int64_t i = 0; i < width; i++) square += (double)x[row * width + i] * (double)x[row * width + i];
-            for (int64_t i = 0; i < width; i++) {
-                double exact = (double)x[row * width + i] / sqrt(square / (double)width + 1e-5) * (double)weight[i];
-                assert_true(fabs((double)out[row * width + i] - exact) <= 1e-6 * (1 + fabs(exact)));
+        float *x = numbers(&seed, rows * width, 3), *out = numbers(&seed, rows * width, 1);
+        float *weight = numbers(&seed, width, 1), *bias = numbers(&seed, width, 1);
+        for (int with_bias = 0; with_bias < 2; with_bias++) {
+            const struct norm norm = {weight, with_bias ? bias : NULL};
+            assert_true(norm_rows(context, x, rows, width, &norm, 1e-5, out));
+            for (int64_t i = 0; i < rows * width; i++) {
+                double exact = exact_norm(x + i / width * width, width, &norm, i % width);
+                assert_true(fabs((double)out[i] - exact) <= (with_bias ? 2e-4 : 1e-6) * (1 + fabs(exact)));
             }
         }
         free(x);
         free(weight);
+        free(bias);
         free(out);
     }
     awq_context_destroy(context);
 }
 
-static void silu_matches(void **state)
+static double exact_activation(enum activation activation, double x)
+{
+    const double inner = sqrt(2 / M_PI) * (x + 0.044715 * x * x * x);
+    switch (activation) {
+    case ACTIVATION_SILU: return x / (1 + exp(-x));
+    case ACTIVATION_GELU: return x / 2 * (1 + erf(x / sqrt(2)));
+    case ACTIVATION_GELU_TANH: return x / 2 * (1 + tanh(inner));
+    default: return x > 0 ? x : 0;
+    }
+}
+
+static void activations_match(void **state)
 {
     (void)state;
     awq_context *context = open_context(2);
     uint64_t seed = 2;
     int64_t count = 40000;
-    float *gate = numbers(&seed, count, 100), *up = numbers(&seed, count, 1), *out = numbers(&seed, count, 1);
-    assert_true(silu_mul(context, gate, up, count, out));
-    for (int64_t i = 0; i < count; i++) {
-        double exact = (double)gate[i] / (1 + exp(-(double)gate[i])) * (double)up[i];
-        assert_true(fabs((double)out[i] - exact) <= 1e-6 * fabs(exact) + 1e-30);
+    float *gate = numbers(&seed, count, 8), *up = numbers(&seed, count, 1), *out = numbers(&seed, count, 1);
+    for (int activation = ACTIVATION_SILU; activation <= ACTIVATION_RELU; activation++) {
+        for (int gated = 0; gated < 2; gated++) {
+            assert_true(activate(context, (enum activation)activation, gate, gated ? up : NULL, count, out));
+            for (int64_t i = 0; i < count; i++) {
+                double exact = exact_activation((enum activation)activation, (double)gate[i]);
+                exact *= gated ? (double)up[i] : 1;
+                assert_true(fabs((double)out[i] - exact) <= 1e-6 * fabs(exact) + 1e-6);
+            }
+        }
     }
     free(gate);
     free(up);
@@ -127,6 +153,7 @@ static void fixture_open(awq_context *context, const struct case_shape *shape, s
         .architecture = architecture_of_type("llama"),
         .layers = 2, .hidden = HIDDEN, .intermediate = 8, .heads = shape->heads, .kv_heads = shape->kv_heads,
         .head_dim = shape->head_dim, .vocabulary = 2, .context = CAPACITY, .norm_epsilon = 1e-5, .rope_theta = 100,
+        .embedding_scale = 1,
         .sliding_window = shape->window, .first_windowed_layer = 1,
     };
     fixture->rows = batch_rows(&batch);
@@ -136,15 +163,15 @@ static void fixture_open(awq_context *context, const struct case_shape *shape, s
     fixture->block.layer = 1;
     fixture->block.qkv = dense(context, fixture->weight, fixture->qkv_width, HIDDEN);
     if (!shape->qk_norm) return;
-    fixture->block.q_norm = numbers(&seed, shape->head_dim, 2);
-    fixture->block.k_norm = numbers(&seed, shape->head_dim, 2);
+    fixture->block.q_norm.weight = numbers(&seed, shape->head_dim, 2);
+    fixture->block.k_norm.weight = numbers(&seed, shape->head_dim, 2);
 }
 
 static void fixture_close(struct fixture *fixture)
 {
     awq_linear_destroy(fixture->block.qkv);
-    free(fixture->block.q_norm);
-    free(fixture->block.k_norm);
+    free(fixture->block.q_norm.weight);
+    free(fixture->block.k_norm.weight);
     free(fixture->weight);
     free(fixture->x);
 }
@@ -180,11 +207,11 @@ static void attend_exactly(const struct fixture *fixture, int64_t first_row, int
     int64_t kv_head = head / (config->heads / config->kv_heads);
     double q[MAX_HEAD_DIM], k[MAX_HEAD_DIM], weights[CAPACITY], total = 0;
     int64_t first = window && position >= window ? position - window + 1 : 0;
-    project_head(fixture, first_row + position, head, fixture->block.q_norm, position, q);
+    project_head(fixture, first_row + position, head, fixture->block.q_norm.weight, position, q);
     memset(out, 0, (size_t)width * sizeof *out);
     for (int64_t j = first; j <= position; j++) {
         double score = 0;
-        project_head(fixture, first_row + j, config->heads + kv_head, fixture->block.k_norm, j, k);
+        project_head(fixture, first_row + j, config->heads + kv_head, fixture->block.k_norm.weight, j, k);
         for (int64_t i = 0; i < width; i++) score += q[i] * k[i];
         weights[j] = exp(score / sqrt((double)width));
         total += weights[j];
@@ -260,7 +287,7 @@ static void model_make(awq_context *context, const struct case_shape *shape, str
             values[i] = numbers(&seed, n * k, 0.5f);
             awq_tensor_init_2d(&weights.linear[i].dense, values[i], AWQ_F32, n, k);
         }
-        awq_tensor_init_1d(&weights.attention_norm, norm, AWQ_F32, HIDDEN);
+        awq_tensor_init_1d(&weights.attention_norm.weight, norm, AWQ_F32, HIDDEN);
         weights.mlp_norm = weights.attention_norm;
         assert_true(block_create(context, &model->config, &weights, layer == 0, NULL, &model->blocks[layer]));
         for (int i = 0; i < BLOCK_LINEARS; i++) free(values[i]);
@@ -270,8 +297,8 @@ static void model_make(awq_context *context, const struct case_shape *shape, str
     assert_non_null(model->blocks[0].gate_up);
     assert_null(model->blocks[1].qkv);
     *embedding = numbers(&seed, VOCABULARY * HIDDEN, 1);
-    awq_tensor_init_2d(&model->embedding, *embedding, AWQ_F32, VOCABULARY, HIDDEN);
-    model->final_norm = numbers(&seed, HIDDEN, 1);
+    awq_tensor_init_2d(&model->embeddings.tokens, *embedding, AWQ_F32, VOCABULARY, HIDDEN);
+    model->final_norm.weight = numbers(&seed, HIDDEN, 1);
     model->head = dense(context, *embedding, VOCABULARY, HIDDEN);
 }
 
@@ -279,7 +306,7 @@ static void model_unmake(struct model *model, float *embedding)
 {
     for (int i = 0; i < 2; i++) block_clear(model->context, &model->blocks[i]);
     free(model->blocks);
-    free(model->final_norm);
+    free(model->final_norm.weight);
     free(embedding);
     awq_linear_destroy(model->head);
 }
@@ -438,7 +465,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fast_exp_is_accurate),
         cmocka_unit_test(norms_match),
-        cmocka_unit_test(silu_matches),
+        cmocka_unit_test(activations_match),
         cmocka_unit_test(attention_matches),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(steps_give_what_one_pass_gives),

@@ -50,42 +50,47 @@ static inline void add(awq_checkpoint_writer *writer, const struct recipe *recip
     assert_int_equal(awq_checkpoint_writer_add(writer, name, &tensor), AWQ_OK);
 }
 
-static inline void add_norm(awq_checkpoint_writer *writer, const struct recipe *recipe, const struct model_config *shape,
-                            int64_t layer, const char *part, int64_t size)
+static inline void add_norm_tensors(awq_checkpoint_writer *writer, const struct recipe *recipe,
+                                    const struct model_config *shape, const char *name, int64_t size)
 {
-    char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 16];
-    block_tensor_name(shape, layer, part, name);
+    char full[TENSOR_NAME_SIZE + 16];
     snprintf(full, sizeof full, "%s.weight", name);
     add(writer, recipe, 0, size, 1, full);
+    snprintf(full, sizeof full, "%s.bias", name);
+    if (shape->architecture->norm == NORM_LAYER) add(writer, recipe, 0, size, 1, full);
 }
 
-static inline void add_block(awq_checkpoint_writer *writer, const struct recipe *recipe, int64_t layer)
+static inline void add_norm(awq_checkpoint_writer *writer, const struct recipe *recipe,
+                            const struct model_config *shape, int64_t layer, const char *part, int64_t size)
 {
-    const struct architecture *known = architecture_of_type(recipe->type);
-    const struct model_config shape = {
-        .hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .kv_heads = KV_HEADS, .head_dim = WIDTH,
-        .qkv_bias = recipe->qkv_bias, .output_bias = recipe->output_bias, .mlp_bias = recipe->mlp_bias,
-        .architecture = known ? known : architecture_of_type("llama"),
-    };
-    const struct architecture *names = shape.architecture;
+    char name[TENSOR_NAME_SIZE];
+    block_tensor_name(shape, layer, part, name);
+    add_norm_tensors(writer, recipe, shape, name, size);
+}
+
+static inline void add_block(awq_checkpoint_writer *writer, const struct recipe *recipe,
+                             const struct model_config *shape, int64_t layer)
+{
+    const struct architecture *names = shape->architecture;
     char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 16];
-    add_norm(writer, recipe, &shape, layer, names->attention_norm, HIDDEN);
-    add_norm(writer, recipe, &shape, layer, names->mlp_norm, HIDDEN);
-    if (names->q_norm) add_norm(writer, recipe, &shape, layer, names->q_norm, WIDTH);
-    if (names->k_norm) add_norm(writer, recipe, &shape, layer, names->k_norm, WIDTH);
+    add_norm(writer, recipe, shape, layer, names->attention_norm, HIDDEN);
+    add_norm(writer, recipe, shape, layer, names->mlp_norm, HIDDEN);
+    if (names->q_norm) add_norm(writer, recipe, shape, layer, names->q_norm, WIDTH);
+    if (names->k_norm) add_norm(writer, recipe, shape, layer, names->k_norm, WIDTH);
     for (int i = 0, count; i < BLOCK_LINEARS; i += count) {
         int64_t n = 0, k;
         count = architecture_stored_together(names, i);
+        if (!block_has_linear(shape, i)) continue;
         for (int j = 0; j < count; j++) {
             int64_t rows;
-            block_linear_shape(&shape, i + j, &rows, &k);
+            block_linear_shape(shape, i + j, &rows, &k);
             n += rows;
         }
-        block_linear_name(&shape, layer, i, name);
+        block_linear_name(shape, layer, i, name);
         snprintf(full, sizeof full, "%s.weight", name);
         add(writer, recipe, n, k, 0.15, full);
         snprintf(full, sizeof full, "%s.bias", name);
-        if (block_linear_has_bias(&shape, i)) add(writer, recipe, 0, n, 1, full);
+        if (block_linear_has_bias(shape, i)) add(writer, recipe, 0, n, 1, full);
     }
 }
 
@@ -94,21 +99,31 @@ static inline void write_model(const struct recipe *recipe)
 {
     awq_checkpoint_writer_options options;
     awq_checkpoint_writer *writer;
-    char config[1024];
+    const struct architecture *known = architecture_of_type(recipe->type);
+    const struct architecture *names = known ? known : architecture_of_type("llama");
+    const struct model_config shape = {
+        .architecture = names, .hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .head_dim = WIDTH,
+        .kv_heads = names->positions ? HEADS : KV_HEADS,
+        .qkv_bias = recipe->qkv_bias, .output_bias = recipe->output_bias, .mlp_bias = recipe->mlp_bias,
+    };
+    char config[1024], name[TENSOR_NAME_SIZE + 16];
     random_state = 7;
     awq_struct_init(&options, sizeof options);
     options.flags = AWQ_WRITER_REPLACE;
     assert_int_equal(awq_checkpoint_writer_create(context, model_path, &options, &writer), AWQ_OK);
-    add(writer, recipe, VOCABULARY, HIDDEN, 1, "model.embed_tokens.weight");
+    snprintf(name, sizeof name, "%s.weight", names->embedding);
+    add(writer, recipe, VOCABULARY, HIDDEN, 1, name);
+    snprintf(name, sizeof name, "%s.weight", names->positions ? names->positions : "");
+    if (names->positions) add(writer, recipe, names->first_position + LENGTH, HIDDEN, 1, name);
     if (!recipe->tied) add(writer, recipe, VOCABULARY, HIDDEN, 0.5, "lm_head.weight");
-    add(writer, recipe, 0, HIDDEN, 1, "model.norm.weight");
-    for (int64_t layer = 0; layer < LAYERS; layer++) add_block(writer, recipe, layer);
+    add_norm_tensors(writer, recipe, &shape, names->final_norm, HIDDEN);
+    for (int64_t layer = 0; layer < LAYERS; layer++) add_block(writer, recipe, &shape, layer);
     int length = snprintf(config, sizeof config,
-        "{\"model_type\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d,"
+        "{\"model_type\": \"%s\", \"hidden_size\": %d, \"%s\": %d, \"num_hidden_layers\": %d,"
         " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
         " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-06, \"tie_word_embeddings\": %s%s}",
-        recipe->type, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, WIDTH, VOCABULARY, LENGTH,
-        recipe->tied ? "true" : "false", recipe->keys);
+        recipe->type, HIDDEN, names->intermediate_key, INNER, LAYERS, HEADS, (int)shape.kv_heads, WIDTH,
+        VOCABULARY, LENGTH, recipe->tied ? "true" : "false", recipe->keys);
     assert_int_equal(awq_checkpoint_writer_add_file(writer, "config.json", config, (uint64_t)length), AWQ_OK);
     static const char *const others[] = {"generation_config.json", "chat_template.jinja", "pytorch_model.bin",
                                          "model.safetensors.index.json.orig"};

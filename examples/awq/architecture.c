@@ -14,12 +14,17 @@
 #define LLAMA_MLP [LINEAR_GATE] = "mlp.gate_proj", [LINEAR_UP] = "mlp.up_proj", [LINEAR_DOWN] = "mlp.down_proj"
 #define LLAMA_TENSORS LLAMA_ENDS, LLAMA_NORMS, .linears = {LLAMA_ATTENTION, LLAMA_MLP}
 
+#define LLAMA_KEYS \
+    .intermediate_key = "intermediate_size", .activation_key = "hidden_act", .activation = "silu", \
+    .epsilon_key = "rms_norm_eps"
+
 static const struct architecture architectures[] = {
     {
         .model_type = "llama",
         .class_name = "LlamaForCausalLM",
         .gguf = "llama",
         LLAMA_TENSORS,
+        LLAMA_KEYS,
         .may_omit_shared = true,
     },
     {
@@ -27,6 +32,7 @@ static const struct architecture architectures[] = {
         .class_name = "MistralForCausalLM",
         .gguf = "llama",
         LLAMA_TENSORS,
+        LLAMA_KEYS,
         .window = WINDOW_ALL_LAYERS,
     },
     {
@@ -34,6 +40,7 @@ static const struct architecture architectures[] = {
         .class_name = "Qwen2ForCausalLM",
         .gguf = "qwen2",
         LLAMA_TENSORS,
+        LLAMA_KEYS,
         .window = WINDOW_LATER_LAYERS,
         .qkv_bias = true,
     },
@@ -42,6 +49,7 @@ static const struct architecture architectures[] = {
         .class_name = "Qwen3ForCausalLM",
         .gguf = "qwen3",
         LLAMA_TENSORS,
+        LLAMA_KEYS,
         .q_norm = "self_attn.q_norm",
         .k_norm = "self_attn.k_norm",
         .window = WINDOW_LATER_LAYERS,
@@ -56,8 +64,44 @@ static const struct architecture architectures[] = {
                     [LINEAR_V] = "self_attn.qkv_proj", [LINEAR_O] = "self_attn.o_proj",
                     [LINEAR_GATE] = "mlp.gate_up_proj", [LINEAR_UP] = "mlp.gate_up_proj",
                     [LINEAR_DOWN] = "mlp.down_proj"},
+        LLAMA_KEYS,
         .window = WINDOW_ALL_LAYERS,
         .may_omit_shared = true,
+    },
+    {
+        .model_type = "gemma",
+        .class_name = "GemmaForCausalLM",
+        LLAMA_TENSORS,
+        .intermediate_key = "intermediate_size",
+        .activation_key = "hidden_activation", /* "hidden_act" says gelu and means this */
+        .activation = "gelu_pytorch_tanh",
+        .epsilon_key = "rms_norm_eps",
+        .norm = NORM_RMS_PLUS_ONE,
+        .tied_head = true,
+        .scales_embedding = true,
+        .head_dim = 256,
+    },
+    {
+        .model_type = "opt",
+        .class_name = "OPTForCausalLM",
+        .embedding = "model.decoder.embed_tokens",
+        .positions = "model.decoder.embed_positions",
+        .first_position = 2,
+        .final_norm = "model.decoder.final_layer_norm",
+        .head = "lm_head",
+        .blocks = "model.decoder.layers",
+        .attention_norm = "self_attn_layer_norm",
+        .mlp_norm = "final_layer_norm",
+        .linears = {[LINEAR_Q] = "self_attn.q_proj", [LINEAR_K] = "self_attn.k_proj",
+                    [LINEAR_V] = "self_attn.v_proj", [LINEAR_O] = "self_attn.out_proj", [LINEAR_UP] = "fc1",
+                    [LINEAR_DOWN] = "fc2"},
+        .norm = NORM_LAYER,
+        .may_omit_shared = true,
+        .tied_head = true,
+        .intermediate_key = "ffn_dim",
+        .activation_key = "activation_function",
+        .activation = "relu",
+        .all_biases_key = "enable_bias",
     },
 };
 
@@ -79,7 +123,7 @@ const struct architecture *architecture_of_class(const char *class_name)
 
 const char *architecture_names(void)
 {
-    static char names[256];
+    static char names[512];
     size_t length = 0;
     for (int i = 0; i < ARCHITECTURES && length < sizeof names; i++)
         length += (size_t)snprintf(names + length, sizeof names - length, "%s%s", i ? ", " : "",
@@ -91,6 +135,6 @@ int architecture_stored_together(const struct architecture *architecture, int li
 {
     const char *const *names = architecture->linears;
     int end = linear + 1;
-    while (end < BLOCK_LINEARS && strcmp(names[end], names[linear]) == 0) end++;
+    while (end < BLOCK_LINEARS && names[linear] && names[end] && strcmp(names[end], names[linear]) == 0) end++;
     return end - linear;
 }

@@ -11,21 +11,36 @@ enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DO
 /* Which layers see a window of the keys before them only: none; all; or the later ones, when config.json says so. */
 enum window_kind { WINDOW_NONE, WINDOW_ALL_LAYERS, WINDOW_LATER_LAYERS };
 
+/* RMSNorm; the same, whose weights are stored less one; LayerNorm, which has biases. */
+enum norm_kind { NORM_RMS, NORM_RMS_PLUS_ONE, NORM_LAYER };
+
+enum activation { ACTIVATION_SILU, ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_RELU };
+
 struct architecture {
     const char *model_type, *class_name; /* as config.json has them */
     const char *gguf;                    /* as GGUF calls it; NULL: it is not written as that */
 
-    /* Modules that own tensors: their names, and those within a block, after "model.layers.7.".  Neighbouring linears of
-     * one name are stored as one tensor, their rows one after the other. */
+    /* Modules that own tensors: their names, and those within a block, after "model.layers.7.".  Neighbouring linears
+     * of one name are stored as one tensor, their rows one after the other. */
     const char *embedding, *final_norm, *head, *blocks;
+    const char *positions; /* embeddings that are learned; NULL: positions are rotations of queries and keys */
     const char *attention_norm, *mlp_norm;
     const char *q_norm, *k_norm; /* over each head; NULL: none */
-    const char *linears[BLOCK_LINEARS];
+    const char *linears[BLOCK_LINEARS]; /* without a LINEAR_GATE: activation(up) enters down, not activation(gate) up */
 
+    enum norm_kind norm;
     enum window_kind window;
     bool qkv_bias;        /* without a word of config.json's */
     bool may_omit_shared; /* num_key_value_heads, which is num_attention_heads then */
+    bool tied_head;       /* where config.json does not say */
+    bool scales_embedding; /* by the root of its width */
     int64_t head_dim;     /* where config.json has none; 0: hidden_size over num_attention_heads */
+    int64_t first_position; /* the row of 'positions' for position 0 */
+
+    /* Keys of config.json. */
+    const char *intermediate_key, *activation_key, *activation; /* the last where it has none */
+    const char *epsilon_key;   /* NULL: 1e-5 */
+    const char *all_biases_key; /* whether linears have biases, true where it has none; NULL: it says for each kind */
 };
 
 /* By model_type or class; NULL when there is none of that name. */
@@ -35,7 +50,7 @@ const struct architecture *architecture_of_class(const char *class_name);
 /* "llama, mistral, ..". */
 const char *architecture_names(void);
 
-/* How many linears, from this one on, are one tensor. */
+/* How many linears, from this one on, are one tensor; 1 for one that there is not. */
 int architecture_stored_together(const struct architecture *architecture, int linear);
 
 #endif

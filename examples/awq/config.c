@@ -1,4 +1,5 @@
 /* Reading config.json: the shape of a decoder model, and how its linears are quantised. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,7 +29,7 @@ static bool read_shape(const struct section *section, struct model_config *confi
     const struct architecture *architecture = config->architecture;
     if (!section_integer(section, "num_hidden_layers", -1, 1, 4096, &config->layers) ||
         !section_integer(section, "hidden_size", -1, 1, 1 << 20, &config->hidden) ||
-        !section_integer(section, "intermediate_size", -1, 1, 1 << 22, &config->intermediate) ||
+        !section_integer(section, architecture->intermediate_key, -1, 1, 1 << 22, &config->intermediate) ||
         !section_integer(section, "num_attention_heads", -1, 1, 4096, &config->heads) ||
         !section_integer(section, "num_key_value_heads", architecture->may_omit_shared ? config->heads : -1, 1, 4096,
                          &config->kv_heads) ||
@@ -50,24 +51,90 @@ static bool read_shape(const struct section *section, struct model_config *confi
     return true;
 }
 
+static bool read_biases(const struct section *section, struct model_config *config)
+{
+    const struct architecture *architecture = config->architecture;
+    bool attention, mlp;
+    if (architecture->all_biases_key) {
+        if (!section_flag(section, architecture->all_biases_key, true, &attention)) return false;
+        mlp = attention;
+    } else if (!section_flag(section, "attention_bias", false, &attention) ||
+               !section_flag(section, "mlp_bias", false, &mlp)) {
+        return false;
+    }
+    config->qkv_bias = attention || architecture->qkv_bias;
+    config->output_bias = attention;
+    config->mlp_bias = mlp;
+    return true;
+}
+
+static bool read_activation(const struct section *section, struct model_config *config)
+{
+    static const struct {
+        const char *name;
+        enum activation activation;
+    } activations[] = {
+        {"silu", ACTIVATION_SILU},          {"gelu", ACTIVATION_GELU}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
+        {"gelu_new", ACTIVATION_GELU_TANH}, {"relu", ACTIVATION_RELU},
+    };
+    const char *key = config->architecture->activation_key, *name;
+    if (!section_string(section, key, config->architecture->activation, &name)) return false;
+    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++) {
+        if (strcmp(name, activations[i].name) != 0) continue;
+        config->activation = activations[i].activation;
+        return true;
+    }
+    return section_unsupported(section, key, name, "silu, gelu, gelu_pytorch_tanh, gelu_new, relu");
+}
+
+/* What a few models of an architecture have, and none that runs here. */
+static bool refuse_variants(const struct section *section, const struct model_config *config)
+{
+    static const struct {
+        const char *key;
+        bool served;
+    } flags[] = {{"do_layer_norm_before", true}, {"layer_norm_elementwise_affine", true},
+                 {"_remove_final_layer_norm", false}};
+    int64_t embedding;
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        bool value;
+        if (!section_flag(section, flags[i].key, flags[i].served, &value)) return false;
+        if (value != flags[i].served)
+            return section_wrong(section, flags[i].key, "is %s; supported: %s", value ? "true" : "false",
+                                 flags[i].served ? "true" : "false");
+    }
+    if (!section_integer(section, "word_embed_proj_dim", config->hidden, 1, 1 << 20, &embedding)) return false;
+    return embedding == config->hidden ||
+           section_wrong(section, "word_embed_proj_dim", "is %lld; supported: hidden_size, %lld", (long long)embedding,
+                         (long long)config->hidden);
+}
+
+/* x in the precision of a dtype. */
+static double round_to(double x, int32_t dtype)
+{
+    const int bits = dtype == AWQ_BF16 ? 8 : dtype == AWQ_F16 ? 11 : 24;
+    int exponent;
+    double mantissa = frexp(x, &exponent);
+    return ldexp(rint(ldexp(mantissa, bits)), exponent - bits);
+}
+
 static bool read_options(const struct section *section, struct model_config *config)
 {
-    const char *activation, *dtype;
-    bool attention_bias = false;
-    if (!section_string(section, "hidden_act", "silu", &activation) ||
-        !section_string(section, section_either(section, "torch_dtype", "dtype"), "", &dtype) ||
-        !section_positive(section, "rms_norm_eps", 1e-6, &config->norm_epsilon) ||
-        !section_flag(section, "attention_bias", false, &attention_bias) ||
-        !section_flag(section, "mlp_bias", false, &config->mlp_bias) ||
-        !section_flag(section, "tie_word_embeddings", false, &config->tied_head))
+    const struct architecture *architecture = config->architecture;
+    const char *dtype;
+    if (!section_string(section, section_either(section, "torch_dtype", "dtype"), "", &dtype) ||
+        !read_biases(section, config) || !read_activation(section, config) || !refuse_variants(section, config) ||
+        !section_flag(section, "tie_word_embeddings", architecture->tied_head, &config->tied_head))
         return false;
-    if (strcmp(activation, "silu") != 0)
-        return section_unsupported(section, "hidden_act", activation, "silu");
-    config->qkv_bias = attention_bias || config->architecture->qkv_bias;
-    config->output_bias = attention_bias;
+    config->norm_epsilon = 1e-5;
+    if (architecture->epsilon_key && !section_positive(section, architecture->epsilon_key, 1e-6, &config->norm_epsilon))
+        return false;
     if (strcmp(dtype, "float16") == 0) config->dtype = AWQ_F16;
     if (strcmp(dtype, "bfloat16") == 0) config->dtype = AWQ_BF16;
     if (strcmp(dtype, "float32") == 0) config->dtype = AWQ_F32;
+    /* Rounded, as Hugging Face's code does to the type that it computes in. */
+    config->embedding_scale =
+        architecture->scales_embedding ? round_to(sqrt((double)config->hidden), config->dtype) : 1;
     return true;
 }
 

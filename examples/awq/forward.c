@@ -1,4 +1,4 @@
-/* The forward pass: norms, attention over a key/value cache, gated MLPs.  What happens between linears is the device's
+/* The forward pass: norms, attention over a key/value cache, MLPs.  What happens between linears is the device's
  * (session.h). */
 #include <inttypes.h>
 #include <math.h>
@@ -88,6 +88,7 @@ static void fill_rotary(const struct session *session, float *rotary)
     int64_t half = config->head_dim / 2;
     for (int64_t i = 0; i < half; i++) {
         double frequency = pow(config->rope_theta, -2.0 * (double)i / (double)config->head_dim);
+        if (config->architecture->positions) frequency = 0; /* no rotation */
         if (config->rope_type == ROPE_LINEAR) frequency /= config->rope_factor;
         if (config->rope_type == ROPE_LLAMA3) frequency = stretch_llama3(config, frequency);
         for (int64_t position = 0; position < session->options.capacity; position++) {
@@ -140,6 +141,15 @@ static bool allocate_arrays(struct session *session)
     return true;
 }
 
+/* Positions that were learned end somewhere. */
+static bool check_capacity(const struct session *session)
+{
+    const struct model_config *config = &session->config;
+    return !config->architecture->positions || session->options.capacity <= config->context ||
+           cli_error("models of type %s know %" PRId64 " positions; %" PRId64 " do not fit",
+                     config->architecture->model_type, config->context, session->options.capacity);
+}
+
 bool session_create(awq_context *context, const struct model_config *config, const struct session_options *options,
                     struct session **session)
 {
@@ -147,7 +157,8 @@ bool session_create(awq_context *context, const struct model_config *config, con
     *session = NULL;
     if (!result) return cli_error("out of memory");
     describe(context, config, options, result);
-    if (!allocate_arrays(result) || !allocate_host(result) || !make_rotary(result) || !result->steps->open(result)) {
+    if (!check_capacity(result) || !allocate_arrays(result) || !allocate_host(result) || !make_rotary(result) ||
+        !result->steps->open(result)) {
         session_destroy(result);
         return false;
     }
@@ -303,9 +314,12 @@ static bool run_middle(struct session *session, const struct block *block, const
     int32_t dtype = session->dtype;
     void *middle = session->middle, *up = session->up;
     if (block->gate_up) return run_linear(session, block->gate_up, normed, NULL, middle, dtype, width, "gate and up");
+    if (!block->linear[LINEAR_GATE])
+        return run_linear(session, block->linear[LINEAR_UP], normed, NULL, middle, dtype, width, "up") &&
+               session->steps->activate(session, middle, NULL, rows * width, middle);
     return run_linear(session, block->linear[LINEAR_GATE], normed, NULL, middle, dtype, width, "gate_proj") &&
            run_linear(session, block->linear[LINEAR_UP], normed, NULL, up, dtype, width, "up_proj") &&
-           session->steps->silu_mul(session, middle, up, rows * width, middle);
+           session->steps->activate(session, middle, up, rows * width, middle);
 }
 
 static bool run_down(struct session *session, const struct block *block, const awq_tensor *middle,
@@ -315,9 +329,9 @@ static bool run_down(struct session *session, const struct block *block, const a
                       "down_proj");
 }
 
-static bool run_norm(struct session *session, const float *hidden, int64_t rows, const float *weight)
+static bool run_norm(struct session *session, const float *hidden, int64_t rows, const struct norm *norm)
 {
-    return session->steps->norm(session, hidden, rows, weight, session->dtype, session->normed);
+    return session->steps->norm(session, hidden, rows, norm, session->dtype, session->normed);
 }
 
 /* A block over a batch that was begun. */
@@ -329,10 +343,10 @@ static bool run_block(struct session *session, const struct block *block, const 
     const awq_tensor normed = view_of(session, session->normed, session->dtype, rows, config->hidden);
     const awq_tensor mixed = view_of(session, session->mixed, session->dtype, rows, attention_width(config));
     const awq_tensor middle = view_of(session, session->middle, session->dtype, rows, config->intermediate);
-    return run_norm(session, hidden, rows, block->attention_norm) && (!tap || tap(tap_data, POINT_QKV, &normed)) &&
+    return run_norm(session, hidden, rows, &block->attention_norm) && (!tap || tap(tap_data, POINT_QKV, &normed)) &&
            run_context(session, block, batch, &normed, session->mixed) && (!tap || tap(tap_data, POINT_O, &mixed)) &&
            run_output(session, block, &mixed, hidden, hidden) &&
-           run_norm(session, hidden, rows, block->mlp_norm) && (!tap || tap(tap_data, POINT_GATE_UP, &normed)) &&
+           run_norm(session, hidden, rows, &block->mlp_norm) && (!tap || tap(tap_data, POINT_GATE_UP, &normed)) &&
            run_middle(session, block, &normed) && (!tap || tap(tap_data, POINT_DOWN, &middle)) &&
            run_down(session, block, &middle, hidden, hidden);
 }
@@ -368,7 +382,7 @@ bool block_mlp(struct session *session, const struct block *block, const awq_ten
 
 /* ---- models */
 
-bool session_embed(struct session *session, const awq_tensor *embedding, const int32_t *tokens, int64_t count,
+bool session_embed(struct session *session, const struct embeddings *embeddings, const int32_t *tokens, int64_t count,
                    float *hidden)
 {
     int64_t most = session->options.capacity < session->options.max_rows ? session->options.capacity
@@ -377,7 +391,7 @@ bool session_embed(struct session *session, const awq_tensor *embedding, const i
         int64_t rows = count - first < most ? count - first : most;
         const struct batch batch = {1, &rows};
         if (!begin_batch(session, &batch, tokens + first) ||
-            !session->steps->embed(session, embedding, tokens + first, rows, hidden + first * session->config.hidden))
+            !session->steps->embed(session, embeddings, tokens + first, rows, hidden + first * session->config.hidden))
             return false;
     }
     return true;
@@ -388,14 +402,14 @@ static bool run_layers(const struct model *model, struct session *session, const
 {
     for (int64_t layer = 0; layer < model->config.layers; layer++)
         if (!run_block(session, &model->blocks[layer], batch, hidden, NULL, NULL)) return false;
-    return session->steps->norm(session, hidden, batch_rows(batch), model->final_norm, AWQ_F32, hidden);
+    return session->steps->norm(session, hidden, batch_rows(batch), &model->final_norm, AWQ_F32, hidden);
 }
 
 bool model_forward(const struct model *model, struct session *session, const struct batch *batch, const int32_t *tokens,
                    float *hidden)
 {
     if (!begin_batch(session, batch, tokens) ||
-        !session->steps->embed(session, &model->embedding, tokens, batch_rows(batch), hidden) ||
+        !session->steps->embed(session, &model->embeddings, tokens, batch_rows(batch), hidden) ||
         !session->steps->run(session, run_layers, model, batch, hidden))
         return false;
     for (int64_t i = 0; session->options.retain && i < batch->sequences; i++) session->lengths[i] += batch->counts[i];

@@ -26,7 +26,8 @@ static bool run_tasks(awq_context *context, int64_t count, awq_task_callback tas
 /* ---- pointwise */
 
 struct norm_job {
-    const float *x, *weight;
+    const float *x;
+    const struct norm *norm;
     float *out;
     int64_t rows, width;
     double epsilon;
@@ -42,45 +43,97 @@ INLINED float mean_square(const float *x, int64_t width)
     return sum_lanes(lanes) / (float)width;
 }
 
-INLINED void norm_row(const float *x, const float *weight, int64_t width, double epsilon, float *out)
+INLINED float mean_of(const float *x, int64_t width)
+{
+    float lanes[LANES] = {0};
+    int64_t whole = width / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int j = 0; j < LANES; j++) lanes[j] += x[i + j];
+    for (int64_t i = whole; i < width; i++) lanes[i - whole] += x[i];
+    return sum_lanes(lanes) / (float)width;
+}
+
+INLINED void rms_norm_row(const float *x, const float *weight, int64_t width, double epsilon, float *out)
 {
     float scale = (float)(1 / sqrt((double)mean_square(x, width) + epsilon));
     for (int64_t i = 0; i < width; i++) out[i] = x[i] * scale * weight[i];
+}
+
+INLINED void layer_norm_row(const float *x, const struct norm *norm, int64_t width, double epsilon, float *out)
+{
+    const float *weight = norm->weight, *bias = norm->bias, mean = mean_of(x, width);
+    for (int64_t i = 0; i < width; i++) out[i] = x[i] - mean;
+    float scale = (float)(1 / sqrt((double)mean_square(out, width) + epsilon));
+    for (int64_t i = 0; i < width; i++) out[i] = out[i] * scale * weight[i] + bias[i];
 }
 
 VECTORIZED static void norm_task(void *data, int64_t index)
 {
     const struct norm_job *job = data;
     int64_t end = (index + 1) * ROW_TILE < job->rows ? (index + 1) * ROW_TILE : job->rows;
-    for (int64_t row = index * ROW_TILE; row < end; row++)
-        norm_row(job->x + row * job->width, job->weight, job->width, job->epsilon, job->out + row * job->width);
+    for (int64_t row = index * ROW_TILE; row < end; row++) {
+        const float *x = job->x + row * job->width;
+        float *out = job->out + row * job->width;
+        if (job->norm->bias) layer_norm_row(x, job->norm, job->width, job->epsilon, out);
+        else rms_norm_row(x, job->norm->weight, job->width, job->epsilon, out);
+    }
 }
 
-bool rms_norm(awq_context *context, const float *x, int64_t rows, int64_t width, const float *weight, double epsilon,
-              float *out)
+bool norm_rows(awq_context *context, const float *x, int64_t rows, int64_t width, const struct norm *norm,
+               double epsilon, float *out)
 {
-    struct norm_job job = {x, weight, out, rows, width, epsilon};
+    struct norm_job job = {x, norm, out, rows, width, epsilon};
     return run_tasks(context, (rows + ROW_TILE - 1) / ROW_TILE, norm_task, &job);
 }
 
-struct silu_job {
-    const float *gate, *up;
+struct activation_job {
+    enum activation activation;
+    const float *x, *up;
     float *out;
     int64_t count;
 };
 
-VECTORIZED static void silu_task(void *data, int64_t index)
+INLINED float activated(enum activation activation, float x)
 {
-    const struct silu_job *job = data;
-    int64_t end = (index + 1) * ELEMENT_TILE < job->count ? (index + 1) * ELEMENT_TILE : job->count;
-    for (int64_t i = index * ELEMENT_TILE; i < end; i++)
-        job->out[i] = job->gate[i] / (1.0f + fast_exp(-job->gate[i])) * job->up[i];
+    switch (activation) {
+    case ACTIVATION_SILU: return x / (1.0f + fast_exp(-x));
+    case ACTIVATION_GELU: return 0.5f * x * (1.0f + erff(0.7071067812f * x));
+    /* (1 + tanh(y)) / 2 is the sigmoid of 2 y. */
+    case ACTIVATION_GELU_TANH: return x / (1.0f + fast_exp(-1.5957691216f * (x + 0.044715f * x * x * x)));
+    case ACTIVATION_RELU: return x > 0 ? x : 0;
+    }
+    return x;
 }
 
-bool silu_mul(awq_context *context, const float *gate, const float *up, int64_t count, float *out)
+/* Inlined with a constant activation, so that each has loops of its own. */
+INLINED void activate_tile(enum activation activation, const float *x, const float *up, int64_t count, float *out)
 {
-    struct silu_job job = {gate, up, out, count};
-    return run_tasks(context, (count + ELEMENT_TILE - 1) / ELEMENT_TILE, silu_task, &job);
+    if (up)
+        for (int64_t i = 0; i < count; i++) out[i] = activated(activation, x[i]) * up[i];
+    else
+        for (int64_t i = 0; i < count; i++) out[i] = activated(activation, x[i]);
+}
+
+VECTORIZED static void activation_task(void *data, int64_t index)
+{
+    const struct activation_job *job = data;
+    const int64_t begin = index * ELEMENT_TILE;
+    const int64_t count = job->count - begin < ELEMENT_TILE ? job->count - begin : ELEMENT_TILE;
+    const float *x = job->x + begin, *up = job->up ? job->up + begin : NULL;
+    float *out = job->out + begin;
+    switch (job->activation) {
+    case ACTIVATION_SILU: activate_tile(ACTIVATION_SILU, x, up, count, out); break;
+    case ACTIVATION_GELU: activate_tile(ACTIVATION_GELU, x, up, count, out); break;
+    case ACTIVATION_GELU_TANH: activate_tile(ACTIVATION_GELU_TANH, x, up, count, out); break;
+    case ACTIVATION_RELU: activate_tile(ACTIVATION_RELU, x, up, count, out); break;
+    }
+}
+
+bool activate(awq_context *context, enum activation activation, const float *x, const float *up, int64_t count,
+              float *out)
+{
+    struct activation_job job = {activation, x, up, out, count};
+    return run_tasks(context, (count + ELEMENT_TILE - 1) / ELEMENT_TILE, activation_task, &job);
 }
 
 /* ---- attention */
@@ -152,8 +205,8 @@ INLINED void place_row(const struct attention_job *job, int64_t row)
     float *q = session->qkv + row * qkv_width(config);
     float *k = q + attention_width(config), *v = k + shared_width(config);
     for (int64_t head = 0; head < config->heads + config->kv_heads; head++) {
-        const float *norm = head < config->heads ? job->block->q_norm : job->block->k_norm;
-        if (norm) norm_row(q + head * width, norm, width, config->norm_epsilon, q + head * width);
+        const float *norm = head < config->heads ? job->block->q_norm.weight : job->block->k_norm.weight;
+        if (norm) rms_norm_row(q + head * width, norm, width, config->norm_epsilon, q + head * width);
         rotate(q + head * width, rotary, half);
     }
     for (int64_t head = 0; head < config->kv_heads; head++) {
@@ -372,6 +425,12 @@ static bool cpu_difference(struct session *session, const float *a, const float 
 
 /* ---- the table */
 
+static const char *cpu_lacks(const struct model_config *config)
+{
+    (void)config;
+    return NULL;
+}
+
 static int32_t cpu_activation_dtype(const awq_context *context, const struct model_config *config)
 {
     (void)context;
@@ -400,32 +459,46 @@ static bool cpu_begin(struct session *session, const struct batch *batch, const 
     return true;
 }
 
-static bool cpu_embed(struct session *session, const awq_tensor *embedding, const int32_t *tokens, int64_t rows,
-                      float *hidden)
+/* out[width] = a row of a table of floats. */
+static bool read_row(awq_context *context, const awq_tensor *table, int64_t index, float *out)
 {
-    int64_t width = embedding->shape[1];
-    uint64_t row_bytes = (uint64_t)embedding->strides[0] * awq_dtype_size(embedding->dtype);
-    for (int64_t i = 0; i < rows; i++) {
-        awq_tensor row = *embedding, copy;
-        row.shape[0] = 1;
-        row.byte_offset += (uint64_t)tokens[i] * row_bytes;
-        awq_tensor_init_2d(&copy, hidden + i * width, AWQ_F32, 1, width);
-        awq_status status = awq_tensor_copy(session->context, &row, &copy, NULL);
-        if (status != AWQ_OK) return cli_library_error(status, "embedding");
+    awq_tensor row = *table, copy;
+    row.shape[0] = 1;
+    row.byte_offset += (uint64_t)(index * table->strides[0]) * awq_dtype_size(table->dtype);
+    awq_tensor_init_2d(&copy, out, AWQ_F32, 1, table->shape[1]);
+    awq_status status = awq_tensor_copy(context, &row, &copy, NULL);
+    return status == AWQ_OK || cli_library_error(status, "embedding");
+}
+
+static bool cpu_embed(struct session *session, const struct embeddings *embeddings, const int32_t *tokens,
+                      int64_t rows, float *hidden)
+{
+    const struct model_config *config = &session->config;
+    const float scale = (float)config->embedding_scale;
+    const int64_t width = config->hidden;
+    float *added = session->normed;
+    for (int64_t row = 0; row < rows; row++) {
+        float *out = hidden + row * width;
+        const int64_t position = config->architecture->first_position + session->row_position[row];
+        if (!read_row(session->context, &embeddings->tokens, tokens[row], out)) return false;
+        for (int64_t i = 0; i < width; i++) out[i] *= scale;
+        if (!embeddings->positions.data) continue;
+        if (!read_row(session->context, &embeddings->positions, position, added)) return false;
+        for (int64_t i = 0; i < width; i++) out[i] += added[i];
     }
     return true;
 }
 
-static bool cpu_norm(struct session *session, const float *x, int64_t rows, const float *weight, int32_t dtype,
+static bool cpu_norm(struct session *session, const float *x, int64_t rows, const struct norm *norm, int32_t dtype,
                      void *out)
 {
     (void)dtype;
-    return rms_norm(session->context, x, rows, session->config.hidden, weight, session->config.norm_epsilon, out);
+    return norm_rows(session->context, x, rows, session->config.hidden, norm, session->config.norm_epsilon, out);
 }
 
-static bool cpu_silu_mul(struct session *session, const void *gate, const void *up, int64_t count, void *out)
+static bool cpu_activate(struct session *session, const void *x, const void *up, int64_t count, void *out)
 {
-    return silu_mul(session->context, gate, up, count, out);
+    return activate(session->context, session->config.activation, x, up, count, out);
 }
 
 static bool cpu_run(struct session *session, pass_function pass, const struct model *model, const struct batch *batch,
@@ -448,6 +521,7 @@ static bool cpu_scores(struct session *session, const float *logits, const float
 }
 
 const struct steps cpu_steps = {
+    .lacks = cpu_lacks,
     .activation_dtype = cpu_activation_dtype,
     .cache_bytes = cache_bytes,
     .open = cpu_open,
@@ -456,7 +530,7 @@ const struct steps cpu_steps = {
     .embed = cpu_embed,
     .norm = cpu_norm,
     .attend = cpu_attend,
-    .silu_mul = cpu_silu_mul,
+    .activate = cpu_activate,
     .run = cpu_run,
     .argmax = cpu_argmax,
     .scores = cpu_scores,

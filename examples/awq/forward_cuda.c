@@ -42,6 +42,14 @@ static bool check(const struct session *session, int error, const char *what)
     return error == 0 || cli_error("cuda: %s: %s", what, own->kernels->error_text(error));
 }
 
+static const char *cuda_lacks(const struct model_config *config)
+{
+    if (config->architecture->norm == NORM_LAYER) return "LayerNorm";
+    if (config->architecture->positions) return "learned positions";
+    if (config->embedding_scale != 1) return "scaled embeddings";
+    return config->activation != ACTIVATION_SILU ? "an activation other than SiLU" : NULL;
+}
+
 /* ---- memory */
 
 static int32_t cuda_activation_dtype(const awq_context *context, const struct model_config *config)
@@ -140,12 +148,12 @@ static bool cuda_begin(struct session *session, const struct batch *batch, const
                  "sending a batch");
 }
 
-static bool cuda_embed(struct session *session, const awq_tensor *embedding, const int32_t *tokens, int64_t rows,
-                       float *hidden)
+static bool cuda_embed(struct session *session, const struct embeddings *embeddings, const int32_t *tokens,
+                       int64_t rows, float *hidden)
 {
     const struct cuda_session *own = session->own;
     const struct cuda_embed job = {
-        .table = {embedding->data, embedding->dtype},
+        .table = {embeddings->tokens.data, embeddings->tokens.dtype},
         .rows = rows_in(session, own->received),
         .hidden = hidden,
         .count = rows,
@@ -157,13 +165,13 @@ static bool cuda_embed(struct session *session, const awq_tensor *embedding, con
 
 /* ---- steps */
 
-static bool cuda_norm(struct session *session, const float *x, int64_t rows, const float *weight, int32_t dtype,
+static bool cuda_norm(struct session *session, const float *x, int64_t rows, const struct norm *norm, int32_t dtype,
                       void *out)
 {
     const struct cuda_session *own = session->own;
     const struct cuda_norm job = {
         .x = x,
-        .weight = weight,
+        .weight = norm->weight,
         .out = {out, dtype},
         .rows = rows,
         .width = session->config.hidden,
@@ -202,8 +210,8 @@ static bool cuda_attend(const struct attention *attention)
         .rows = rows_in(session, own->received),
         .spans = (const struct cuda_span *)(const void *)own->received,
         .rotary = session->rotary,
-        .q_norm = attention->block->q_norm,
-        .k_norm = attention->block->k_norm,
+        .q_norm = attention->block->q_norm.weight,
+        .k_norm = attention->block->k_norm.weight,
         .scratch = own->scratch,
         .row_count = attention->rows,
         .sequences = batch->sequences,
@@ -219,7 +227,7 @@ static bool cuda_attend(const struct attention *attention)
            check(session, own->kernels->attend(&job, session->stream), "attention");
 }
 
-static bool cuda_silu_mul(struct session *session, const void *gate, const void *up, int64_t count, void *out)
+static bool cuda_activate(struct session *session, const void *gate, const void *up, int64_t count, void *out)
 {
     const struct cuda_session *own = session->own;
     const struct cuda_silu_mul job = {
@@ -318,6 +326,7 @@ static bool cuda_difference(struct session *session, const float *a, const float
 }
 
 const struct steps cuda_steps = {
+    .lacks = cuda_lacks,
     .activation_dtype = cuda_activation_dtype,
     .cache_bytes = cuda_cache_bytes,
     .open = cuda_open,
@@ -326,7 +335,7 @@ const struct steps cuda_steps = {
     .embed = cuda_embed,
     .norm = cuda_norm,
     .attend = cuda_attend,
-    .silu_mul = cuda_silu_mul,
+    .activate = cuda_activate,
     .run = cuda_run,
     .argmax = cuda_argmax,
     .scores = cuda_scores,

@@ -346,11 +346,11 @@ static bool write_block(struct export *export, int64_t layer)
     const struct model_config *config = &export->config;
     struct block_weights weights;
     if (!block_weights_load(export->context, export->checkpoint, config, layer, &weights)) return false;
-    bool ok = write_vector(export, &weights.attention_norm, 0, "attn_norm") &&
-              write_vector(export, &weights.mlp_norm, 0, "ffn_norm");
+    bool ok = write_vector(export, &weights.attention_norm.weight, 0, "attn_norm") &&
+              write_vector(export, &weights.mlp_norm.weight, 0, "ffn_norm");
     if (ok && config->architecture->q_norm)
-        ok = write_vector(export, &weights.q_norm, 0, "attn_q_norm") &&
-             write_vector(export, &weights.k_norm, 0, "attn_k_norm");
+        ok = write_vector(export, &weights.q_norm.weight, 0, "attn_q_norm") &&
+             write_vector(export, &weights.k_norm.weight, 0, "attn_k_norm");
     for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
         const struct linear_weights *source = &weights.linear[linear];
         const int64_t heads = turned_heads(config, linear);
@@ -392,10 +392,12 @@ static bool write_ends(struct export *export)
 {
     const struct model_config *config = &export->config;
     const enum gguf_type type = type_for(type_choices[export->options->type].ends, config->hidden);
-    awq_tensor embedding, norm, head;
-    if (!model_ends_find(export->checkpoint, config, &embedding, &norm)) return false;
-    bool ok = write_floats(export, &embedding, type, 0, "model.embed_tokens.weight") &&
-              write_vector(export, &norm, 0, "model.norm.weight");
+    struct embeddings embeddings;
+    struct norm_weights norm;
+    awq_tensor head;
+    if (!model_ends_find(export->checkpoint, config, &embeddings, &norm)) return false;
+    bool ok = write_floats(export, &embeddings.tokens, type, 0, "model.embed_tokens.weight") &&
+              write_vector(export, &norm.weight, 0, "model.norm.weight");
     if (ok && !config->tied_head) {
         awq_status status = awq_checkpoint_get(export->checkpoint, "lm_head.weight", &head);
         if (status != AWQ_OK) return cli_library_error(status, "lm_head.weight");

@@ -106,7 +106,7 @@ static json_t *skipped_modules(const struct model_config *config, const bool *ex
     for (int64_t layer = 0; layer < config->layers; layer++) {
         for (int i = 0; i < BLOCK_LINEARS; i += architecture_stored_together(config->architecture, i)) {
             char name[TENSOR_NAME_SIZE];
-            if (!excluded[layer * BLOCK_LINEARS + i]) continue;
+            if (!excluded[layer * BLOCK_LINEARS + i] || !block_has_linear(config, i)) continue;
             block_linear_name(config, layer, i, name);
             json_array_append_new(list, json_string(name));
         }
@@ -194,11 +194,12 @@ static bool add_stored(awq_context *context, awq_checkpoint_writer *writer, cons
 }
 
 static bool add_norm(awq_checkpoint_writer *writer, const struct model_config *config, int64_t layer, const char *part,
-                     const awq_tensor *norm, uint64_t *bytes)
+                     const struct norm_weights *norm, uint64_t *bytes)
 {
     char name[TENSOR_NAME_SIZE];
     block_tensor_name(config, layer, part, name);
-    return add_part(writer, name, "weight", norm, bytes);
+    return add_part(writer, name, "weight", &norm->weight, bytes) &&
+           (!norm->bias.data || add_part(writer, name, "bias", &norm->bias, bytes));
 }
 
 bool output_block(awq_context *context, awq_checkpoint_writer *writer, const struct model_config *config,
@@ -208,7 +209,7 @@ bool output_block(awq_context *context, awq_checkpoint_writer *writer, const str
     bool ok = add_norm(writer, config, weights->layer, names->attention_norm, &weights->attention_norm, bytes) &&
               add_norm(writer, config, weights->layer, names->mlp_norm, &weights->mlp_norm, bytes);
     for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(names, i))
-        ok = add_stored(context, writer, config, layout, weights, i, bytes);
+        ok = !block_has_linear(config, i) || add_stored(context, writer, config, layout, weights, i, bytes);
     return ok;
 }
 
@@ -233,7 +234,7 @@ static bool is_written_by_block(const char *name, const struct model_config *con
     const char *part = name + length + end;
     if (is_of_module(part, names->attention_norm) || is_of_module(part, names->mlp_norm)) return true;
     for (int linear = 0; linear < BLOCK_LINEARS; linear++)
-        if (is_of_module(part, names->linears[linear])) return true;
+        if (block_has_linear(config, linear) && is_of_module(part, names->linears[linear])) return true;
     return false;
 }
 

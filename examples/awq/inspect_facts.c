@@ -223,8 +223,8 @@ static bool add_fused(awq_context *context, const awq_checkpoint *checkpoint, co
     for (int64_t layer = 0; layer < config->layers; layer++) {
         struct block_weights weights;
         if (!block_weights_load(context, checkpoint, config, layer, &weights)) return false;
-        qkv += linear_weights_can_fuse(weights.linear + LINEAR_Q, 3);
-        gate_up += linear_weights_can_fuse(weights.linear + LINEAR_GATE, 2);
+        qkv += block_can_fuse(config, &weights, LINEAR_Q);
+        gate_up += block_can_fuse(config, &weights, LINEAR_GATE);
         block_weights_clear(&weights);
         block_weights_release(checkpoint, config, layer);
     }

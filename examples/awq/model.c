@@ -1,5 +1,5 @@
 /* The weights of a model: found in a checkpoint, checked, and made into linears. */
-#include "model.h"
+#include "session.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,13 +20,18 @@ void block_linear_name(const struct model_config *config, int64_t layer, int lin
     block_tensor_name(config, layer, config->architecture->linears[linear], name);
 }
 
+bool block_has_linear(const struct model_config *config, int linear)
+{
+    return config->architecture->linears[linear] != NULL;
+}
+
 void block_linear_shape(const struct model_config *config, int linear, int64_t *n, int64_t *k)
 {
     int64_t attention = config->heads * config->head_dim, shared = config->kv_heads * config->head_dim;
     int64_t outputs[BLOCK_LINEARS] = {
         attention, shared, shared, config->hidden, config->intermediate, config->intermediate, config->hidden,
     };
-    *n = outputs[linear];
+    *n = block_has_linear(config, linear) ? outputs[linear] : 0;
     *k = linear == LINEAR_O ? attention : linear == LINEAR_DOWN ? config->intermediate : config->hidden;
 }
 
@@ -34,6 +39,11 @@ bool block_linear_has_bias(const struct model_config *config, int linear)
 {
     if (linear <= LINEAR_V) return config->qkv_bias;
     return linear == LINEAR_O ? config->output_bias : config->mlp_bias;
+}
+
+bool block_scales_pass(const struct model_config *config)
+{
+    return block_has_linear(config, LINEAR_GATE) || config->activation == ACTIVATION_RELU;
 }
 
 /* ---- finding tensors */
@@ -111,22 +121,25 @@ static void linear_weights_clear(struct linear_weights *linear)
     memset(linear, 0, sizeof *linear);
 }
 
-/* The weight of a norm of 'size' channels. */
-static bool get_norm(const awq_checkpoint *checkpoint, const char *name, int64_t size, awq_tensor *view)
+/* The tensors of a norm of 'size' channels. */
+static bool get_norm(const awq_checkpoint *checkpoint, const char *name, int64_t size, bool has_bias,
+                     struct norm_weights *norm)
 {
     char full[TENSOR_NAME_SIZE + 32];
     snprintf(full, sizeof full, "%s.weight", name);
-    return get_tensor(checkpoint, full, 0, size, view);
+    if (!get_tensor(checkpoint, full, 0, size, &norm->weight)) return false;
+    snprintf(full, sizeof full, "%s.bias", name);
+    return !has_bias || get_tensor(checkpoint, full, 0, size, &norm->bias);
 }
 
 /* The norm of a block; none when it has no name. */
 static bool get_block_norm(const awq_checkpoint *checkpoint, const struct model_config *config, int64_t layer,
-                           const char *part, int64_t size, awq_tensor *view)
+                           const char *part, int64_t size, struct norm_weights *norm)
 {
     char name[TENSOR_NAME_SIZE];
     if (!part) return true;
     block_tensor_name(config, layer, part, name);
-    return get_norm(checkpoint, name, size, view);
+    return get_norm(checkpoint, name, size, config->architecture->norm == NORM_LAYER, norm);
 }
 
 /* Rows [begin, begin + count) of a view; of none, none. */
@@ -184,12 +197,13 @@ bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, 
 {
     const struct architecture *names = config->architecture;
     struct block_weights result = {.layer = layer};
-    bool ok = get_block_norm(checkpoint, config, layer, names->attention_norm, config->hidden, &result.attention_norm) &&
+    bool ok = get_block_norm(checkpoint, config, layer, names->attention_norm, config->hidden,
+                             &result.attention_norm) &&
               get_block_norm(checkpoint, config, layer, names->mlp_norm, config->hidden, &result.mlp_norm) &&
               get_block_norm(checkpoint, config, layer, names->q_norm, config->head_dim, &result.q_norm) &&
               get_block_norm(checkpoint, config, layer, names->k_norm, config->head_dim, &result.k_norm);
     for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(names, i))
-        ok = load_stored(context, checkpoint, config, i, &result);
+        ok = !names->linears[i] || load_stored(context, checkpoint, config, i, &result);
     if (!ok) block_weights_clear(&result);
     *weights = result;
     return ok;
@@ -213,25 +227,44 @@ void block_weights_release(const awq_checkpoint *checkpoint, const struct model_
 
 /* ---- preparing to run */
 
-/* A float vector of the model as F32, in memory of the context; NULL stays NULL. */
-static bool copy_vector(awq_context *context, const awq_tensor *tensor, const char *what, float **values)
+/* A float vector of the model, with 'added' to each number, as F32 in memory of the context; NULL stays NULL. */
+static bool copy_vector(awq_context *context, const awq_tensor *tensor, float added, const char *what, float **values)
 {
     void *memory = NULL;
-    awq_tensor copy;
+    awq_tensor host, copy;
     *values = NULL;
     if (!tensor->data) return true;
-    awq_status status = awq_context_allocate(context, (uint64_t)tensor->shape[0] * sizeof(float), &memory);
+    const int64_t count = tensor->shape[0];
+    float *sum = malloc((size_t)count * sizeof *sum);
+    if (!sum) return cli_error("out of memory");
+    awq_tensor_init_1d(&host, sum, AWQ_F32, count);
+    awq_status status = awq_tensor_copy(context, tensor, &host, NULL);
+    for (int64_t i = 0; status == AWQ_OK && i < count; i++) sum[i] += added;
+    if (status == AWQ_OK) status = awq_context_allocate(context, (uint64_t)count * sizeof(float), &memory);
     if (status == AWQ_OK) {
-        awq_tensor_init_1d(&copy, memory, AWQ_F32, tensor->shape[0]);
+        awq_tensor_init_1d(&copy, memory, AWQ_F32, count);
         context_own(context, &copy);
-        status = awq_tensor_copy(context, tensor, &copy, NULL);
+        status = awq_tensor_copy(context, &host, &copy, NULL);
     }
-    if (status == AWQ_OK) {
-        *values = memory;
-        return true;
-    }
-    awq_context_free(context, memory);
-    return cli_library_error(status, "%s", what);
+    if (status == AWQ_OK) status = awq_context_synchronize(context, NULL);
+    free(sum);
+    *values = memory;
+    return status == AWQ_OK || cli_library_error(status, "%s", what);
+}
+
+static bool norm_create(awq_context *context, const struct model_config *config, const struct norm_weights *weights,
+                        const char *what, struct norm *norm)
+{
+    const float added = config->architecture->norm == NORM_RMS_PLUS_ONE ? 1 : 0;
+    return copy_vector(context, &weights->weight, added, what, &norm->weight) &&
+           copy_vector(context, &weights->bias, 0, what, &norm->bias);
+}
+
+static void norm_clear(awq_context *context, struct norm *norm)
+{
+    awq_context_free(context, norm->weight);
+    awq_context_free(context, norm->bias);
+    memset(norm, 0, sizeof *norm);
 }
 
 bool tensor_bring(awq_context *context, const char *name, int32_t dtype, awq_tensor *tensor, void **memory)
@@ -300,7 +333,8 @@ static awq_status stack_dense(awq_context *context, const struct linear_weights 
     return status;
 }
 
-bool linear_weights_can_fuse(const struct linear_weights *linears, size_t count)
+/* Whether 'count' linears of one input can be one. */
+static bool can_join(const struct linear_weights *linears, size_t count)
 {
     awq_weight_info first, other;
     awq_struct_init(&first, sizeof first);
@@ -316,6 +350,14 @@ bool linear_weights_can_fuse(const struct linear_weights *linears, size_t count)
             return false;
     }
     return true;
+}
+
+bool block_can_fuse(const struct model_config *config, const struct block_weights *weights, int first)
+{
+    if (first == LINEAR_Q) return can_join(weights->linear + first, 3);
+    /* The library's fused linear has this activation. */
+    return first == LINEAR_GATE && config->architecture->linears[LINEAR_GATE] &&
+           config->activation == ACTIVATION_SILU && can_join(weights->linear + first, 2);
 }
 
 static awq_status concatenate(const struct linear_weights *linears, size_t count, awq_weight **whole)
@@ -407,10 +449,11 @@ static bool create_group(awq_context *context, const struct model_config *config
     int64_t outputs[BLOCK_LINEARS], k;
     char name[TENSOR_NAME_SIZE];
     for (int i = 0; i < BLOCK_LINEARS; i++) block_linear_shape(config, i, &outputs[i], &k);
-    block_linear_name(config, weights->layer, first, name);
-    if (fuse && linear_weights_can_fuse(linears, count))
+    block_tensor_name(config, weights->layer, first == LINEAR_Q ? "q, k, v" : "gate, up", name);
+    if (fuse && block_can_fuse(config, weights, first))
         return linear_create(context, config, linears, count, outputs + first, fused_flags, tuning, name, fused);
     for (size_t i = 0; i < count; i++) {
+        if (!block_has_linear(config, first + (int)i)) continue;
         block_linear_name(config, weights->layer, first + (int)i, name);
         if (!linear_create(context, config, linears + i, 1, outputs + first + i, 0, tuning, name,
                            &apart[(size_t)first + i]))
@@ -425,10 +468,10 @@ bool block_create(awq_context *context, const struct model_config *config, const
     struct block result = {.layer = weights->layer};
     char name[TENSOR_NAME_SIZE];
     block_tensor_name(config, weights->layer, "norms", name);
-    bool ok = copy_vector(context, &weights->attention_norm, name, &result.attention_norm) &&
-              copy_vector(context, &weights->mlp_norm, name, &result.mlp_norm) &&
-              copy_vector(context, &weights->q_norm, name, &result.q_norm) &&
-              copy_vector(context, &weights->k_norm, name, &result.k_norm) &&
+    bool ok = norm_create(context, config, &weights->attention_norm, name, &result.attention_norm) &&
+              norm_create(context, config, &weights->mlp_norm, name, &result.mlp_norm) &&
+              norm_create(context, config, &weights->q_norm, name, &result.q_norm) &&
+              norm_create(context, config, &weights->k_norm, name, &result.k_norm) &&
               create_group(context, config, weights, LINEAR_Q, 3, 0, fuse, tuning, &result.qkv, result.linear) &&
               create_group(context, config, weights, LINEAR_O, 1, 0, false, tuning, NULL, result.linear) &&
               create_group(context, config, weights, LINEAR_GATE, 2, AWQ_LINEAR_SILU_MUL, fuse, tuning, &result.gate_up,
@@ -444,14 +487,15 @@ void block_clear(awq_context *context, struct block *block)
     for (int i = 0; i < BLOCK_LINEARS; i++) awq_linear_destroy(block->linear[i]);
     awq_linear_destroy(block->qkv);
     awq_linear_destroy(block->gate_up);
-    awq_context_free(context, block->attention_norm);
-    awq_context_free(context, block->mlp_norm);
-    awq_context_free(context, block->q_norm);
-    awq_context_free(context, block->k_norm);
+    norm_clear(context, &block->attention_norm);
+    norm_clear(context, &block->mlp_norm);
+    norm_clear(context, &block->q_norm);
+    norm_clear(context, &block->k_norm);
     memset(block, 0, sizeof *block);
 }
 
-bool block_run_weights(const struct block_weights *weights, bool fuse, awq_weight *list[BLOCK_LINEARS], size_t *count)
+bool block_run_weights(const struct model_config *config, const struct block_weights *weights, bool fuse,
+                       awq_weight *list[BLOCK_LINEARS], size_t *count)
 {
     static const struct {
         int first;
@@ -461,7 +505,7 @@ bool block_run_weights(const struct block_weights *weights, bool fuse, awq_weigh
     *count = 0;
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         const struct linear_weights *linears = weights->linear + groups[g].first;
-        const bool one = fuse && linear_weights_can_fuse(linears, groups[g].count);
+        const bool one = fuse && block_can_fuse(config, weights, groups[g].first);
         for (size_t i = 0; i < groups[g].count && status == AWQ_OK; i += one ? groups[g].count : 1) {
             if (!linears[i].quantized) continue;
             status = concatenate(linears + i, one ? groups[g].count : 1, &list[*count]);
@@ -481,6 +525,12 @@ static void count_tensor(struct model_sizes *sizes, const awq_tensor *tensor)
     uint64_t bytes = tensor_bytes(tensor);
     sizes->total_bytes += bytes;
     sizes->total_weights += (int64_t)(bytes / awq_dtype_size(tensor->dtype));
+}
+
+static void count_norm(struct model_sizes *sizes, const struct norm_weights *norm)
+{
+    count_tensor(sizes, &norm->weight);
+    count_tensor(sizes, &norm->bias);
 }
 
 static void count_linear(const struct linear_weights *linear, int64_t n, int64_t k, struct model_sizes *sizes)
@@ -506,16 +556,17 @@ static void count_block(const struct model *model, const struct block_weights *w
 {
     const struct model_config *config = &model->config;
     char name[TENSOR_NAME_SIZE];
-    count_tensor(sizes, &weights->attention_norm);
-    count_tensor(sizes, &weights->mlp_norm);
-    count_tensor(sizes, &weights->q_norm);
-    count_tensor(sizes, &weights->k_norm);
+    count_norm(sizes, &weights->attention_norm);
+    count_norm(sizes, &weights->mlp_norm);
+    count_norm(sizes, &weights->q_norm);
+    count_norm(sizes, &weights->k_norm);
     for (int i = 0; i < BLOCK_LINEARS; i++) {
         int64_t n, k;
         block_linear_shape(config, i, &n, &k);
         count_linear(&weights->linear[i], n, k, sizes);
     }
     for (int i = 0; i < BLOCK_LINEARS; i += architecture_stored_together(config->architecture, i)) {
+        if (!block_has_linear(config, i)) continue;
         block_linear_name(config, weights->layer, i, name);
         count_planes(model, name, sizes);
     }
@@ -548,45 +599,68 @@ static bool open_blocks(struct model *model, bool fuse)
     return ok;
 }
 
-bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config, awq_tensor *embedding,
-                     awq_tensor *norm)
+bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config,
+                     struct embeddings *embeddings, struct norm_weights *norm)
 {
+    const struct architecture *names = config->architecture;
     char name[TENSOR_NAME_SIZE];
-    snprintf(name, sizeof name, "%s.weight", config->architecture->embedding);
-    return get_tensor(checkpoint, name, config->vocabulary, config->hidden, embedding) &&
-           get_norm(checkpoint, config->architecture->final_norm, config->hidden, norm);
+    memset(embeddings, 0, sizeof *embeddings);
+    memset(norm, 0, sizeof *norm);
+    snprintf(name, sizeof name, "%s.weight", names->embedding);
+    if (!get_tensor(checkpoint, name, config->vocabulary, config->hidden, &embeddings->tokens)) return false;
+    if (names->positions) {
+        snprintf(name, sizeof name, "%s.weight", names->positions);
+        if (!get_tensor(checkpoint, name, names->first_position + config->context, config->hidden,
+                        &embeddings->positions))
+            return false;
+    }
+    return get_norm(checkpoint, names->final_norm, config->hidden, names->norm == NORM_LAYER, norm);
 }
 
-/* Embedding, final norm and head. */
-static bool open_ends(struct model *model)
+/* The linear that logits come from. */
+static bool open_head(struct model *model)
 {
     const struct model_config *config = &model->config;
-    const struct architecture *names = config->architecture;
-    const char *head_name = config->tied_head ? names->embedding : names->head;
+    const char *name = config->tied_head ? config->architecture->embedding : config->architecture->head;
     char released[TENSOR_NAME_SIZE];
     struct linear_weights head = {0};
-    awq_tensor norm;
-    if (!model_ends_find(model->checkpoint, config, &model->embedding, &norm)) return false;
-    if (config->tied_head)
-        head.dense = model->embedding;
-    else if (!linear_load(model->context, model->checkpoint, config, head_name, config->vocabulary, config->hidden,
-                          false, &head))
-        return false;
-    count_tensor(&model->sizes, &model->embedding);
-    count_tensor(&model->sizes, &norm);
-    if (!config->tied_head) {
+    if (config->tied_head) {
+        head.dense = model->embeddings.tokens;
+    } else {
+        if (!linear_load(model->context, model->checkpoint, config, name, config->vocabulary, config->hidden, false,
+                         &head))
+            return false;
         count_linear(&head, config->vocabulary, config->hidden, &model->sizes);
-        count_planes(model, head_name, &model->sizes);
+        count_planes(model, name, &model->sizes);
     }
-    bool ok = copy_vector(model->context, &norm, names->final_norm, &model->final_norm) &&
-              linear_create(model->context, config, &head, 1, &config->vocabulary, 0, model->tuning, head_name,
-                            &model->head) &&
-              tensor_bring(model->context, names->embedding, model->embedding.dtype, &model->embedding,
-                           &model->embedding_memory);
+    bool ok = linear_create(model->context, config, &head, 1, &config->vocabulary, 0, model->tuning, name,
+                            &model->head);
     linear_weights_clear(&head);
-    snprintf(released, sizeof released, "%s.weight", head_name);
+    snprintf(released, sizeof released, "%s.weight", name);
     awq_checkpoint_release(model->checkpoint, released);
     return ok;
+}
+
+static bool open_ends(struct model *model)
+{
+    const struct architecture *names = model->config.architecture;
+    struct norm_weights norm;
+    if (!model_ends_find(model->checkpoint, &model->config, &model->embeddings, &norm)) return false;
+    count_tensor(&model->sizes, &model->embeddings.tokens);
+    count_tensor(&model->sizes, &model->embeddings.positions);
+    count_norm(&model->sizes, &norm);
+    return norm_create(model->context, &model->config, &norm, names->final_norm, &model->final_norm) &&
+           open_head(model) &&
+           tensor_bring(model->context, names->embedding, model->embeddings.tokens.dtype, &model->embeddings.tokens,
+                        &model->embedding_memory);
+}
+
+/* Whether the device has all that the model needs. */
+static bool check_device(const struct model *model)
+{
+    const char *lacking = steps_of(model->context)->lacks(&model->config);
+    return !lacking || cli_error("--device cuda: models of type %s need %s, which runs on the processor only",
+                                 model->config.architecture->model_type, lacking);
 }
 
 bool model_open(awq_context *context, const char *directory, const struct model_options *options, struct model **model)
@@ -596,7 +670,7 @@ bool model_open(awq_context *context, const char *directory, const struct model_
     *model = NULL;
     if (!result) return cli_error("out of memory");
     result->context = context;
-    if (!model_config_load(directory, &result->config)) goto fail;
+    if (!model_config_load(directory, &result->config) || !check_device(result)) goto fail;
     awq_status status = awq_checkpoint_open(context, directory, &result->checkpoint);
     if (status != AWQ_OK) {
         cli_library_error(status, "%s", directory);
@@ -622,7 +696,7 @@ void model_close(struct model *model)
     free(model->blocks);
     awq_linear_destroy(model->head);
     awq_tuning_destroy(model->tuning);
-    awq_context_free(model->context, model->final_norm);
+    norm_clear(model->context, &model->final_norm);
     awq_context_free(model->context, model->embedding_memory);
     awq_checkpoint_destroy(model->checkpoint);
     model_config_clear(&model->config);

@@ -1,8 +1,9 @@
-/* Decoder models of the llama family: their configuration, weights, forward pass and key/value cache.
+/* Decoder models: their configuration, weights, forward pass and key/value cache.
  *
- * config.c reads config.json, model.c the weights, forward.c computes, in memory of the context: a context on a GPU makes
- * every array of floats below one of the GPU's.  Activations are row-major, one row a token.  Functions that can fail return false when they did, and have said why (cli_error); they leave their outputs
- * empty. */
+ * architecture.c says what differs between architectures, config.c reads config.json, model.c the weights, forward.c
+ * computes, in memory of the context: a context on a GPU makes every array of floats below one of the GPU's.  Activations
+ * are row-major, one row a token.  Functions that can fail return false when they did, and have said why (cli_error);
+ * they leave their outputs empty. */
 #ifndef AWQ_APP_MODEL_H
 #define AWQ_APP_MODEL_H
 
@@ -31,6 +32,8 @@ struct model_config {
     int64_t sliding_window;           /* keys a query sees at most; 0: all before it */
     int64_t first_windowed_layer;     /* layers from here on are windowed */
     double norm_epsilon;
+    enum activation activation;       /* of MLPs */
+    double embedding_scale;           /* that embeddings are multiplied by */
     double rope_theta;
     enum rope_type rope_type;
     double rope_factor, rope_low_frequency_factor, rope_high_frequency_factor, rope_original_context;
@@ -59,9 +62,14 @@ void block_linear_name(const struct model_config *config, int64_t layer, int lin
 void block_tensor_name(const struct model_config *config, int64_t layer, const char *part,
                        char name[TENSOR_NAME_SIZE]);
 
-/* Outputs and inputs of a linear, and whether the architecture gives it a bias. */
+/* Whether the architecture has the linear, its outputs and inputs (of one that it has not, no outputs), and whether it
+ * has a bias. */
+bool block_has_linear(const struct model_config *config, int linear);
 void block_linear_shape(const struct model_config *config, int linear, int64_t *n, int64_t *k);
 bool block_linear_has_bias(const struct model_config *config, int linear);
+
+/* Whether positive factors of up's outputs reach down as they are: they are no part of an activation, or of ReLU. */
+bool block_scales_pass(const struct model_config *config);
 
 /* The weights of one linear: quantised, or else dense. */
 struct linear_weights {
@@ -70,17 +78,24 @@ struct linear_weights {
     awq_tensor bias;       /* [N]; data is NULL when there is none */
 };
 
-/* Whether linears of one input become one at run time: dense ones of one dtype, or quantised ones alike. */
-bool linear_weights_can_fuse(const struct linear_weights *linears, size_t count);
+/* A norm over [channels]. */
+struct norm_weights {
+    awq_tensor weight;
+    awq_tensor bias; /* data is NULL when there is none */
+};
 
 /* The weights of one block.  Tensors are views: into a checkpoint after block_weights_load, into memory of the caller's
  * when it puts its own in their place. */
 struct block_weights {
     int64_t layer;
     struct linear_weights linear[BLOCK_LINEARS];
-    awq_tensor attention_norm, mlp_norm; /* [hidden] */
-    awq_tensor q_norm, k_norm;           /* [head_dim]; data is NULL without qk_norm */
+    struct norm_weights attention_norm, mlp_norm; /* [hidden] */
+    struct norm_weights q_norm, k_norm;           /* [head_dim]; data is NULL without them */
 };
+
+/* Whether q, k and v (from LINEAR_Q on) or gate and up (from LINEAR_GATE on) become one linear at run time: dense ones
+ * of one dtype, or quantised ones alike. */
+bool block_can_fuse(const struct model_config *config, const struct block_weights *weights, int first);
 
 /* Find the block's tensors, check their shapes, and unpack what is quantised. */
 bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
@@ -105,12 +120,17 @@ void joined_weights_clear(awq_context *context, struct joined_weights *joined);
 /* A block prepared to run.  Linears that share an input are one where they could be fused: then 'qkv' (rows of q, k,
  * v) stands in for the first three of 'linear', and 'gate_up' (with AWQ_LINEAR_SILU_MUL) for gate and up, which are
  * NULL. */
+struct norm {
+    float *weight;
+    float *bias; /* NULL when there is none */
+};
+
 struct block {
     int64_t layer;
     awq_linear *qkv, *gate_up;
     awq_linear *linear[BLOCK_LINEARS];
-    float *attention_norm, *mlp_norm;
-    float *q_norm, *k_norm; /* NULL without qk_norm */
+    struct norm attention_norm, mlp_norm;
+    struct norm q_norm, k_norm; /* NULL without them */
 };
 
 /* Copies what it needs: 'weights' may be cleared and released afterwards.  Without 'fuse' all linears stay apart.
@@ -121,7 +141,8 @@ void block_clear(awq_context *context, struct block *block);
 
 /* The quantised weights that the block would run with, those of one input as one where they can be fused: at most
  * BLOCK_LINEARS, which are the caller's to destroy. */
-bool block_run_weights(const struct block_weights *weights, bool fuse, awq_weight *list[BLOCK_LINEARS], size_t *count);
+bool block_run_weights(const struct model_config *config, const struct block_weights *weights, bool fuse,
+                       awq_weight *list[BLOCK_LINEARS], size_t *count);
 
 struct model_options {
     bool no_fuse;       /* see block_create */
@@ -136,22 +157,28 @@ struct model_sizes {
     uint64_t quantized_bytes;   /* with their scales and zero points as stored */
 };
 
+/* How tokens become the first block's input: scaled rows of the one, and added to them rows of the other. */
+struct embeddings {
+    awq_tensor tokens;    /* [vocabulary][hidden], a view into the checkpoint or of memory of the context */
+    awq_tensor positions; /* [first_position + context][hidden]; data is NULL when positions are not learned */
+};
+
 struct model {
     awq_context *context;
     awq_checkpoint *checkpoint;
     struct model_config config;
     struct block *blocks;
     awq_tuning *tuning; /* NULL: none */
-    awq_tensor embedding; /* [vocabulary][hidden], a view into the checkpoint or of 'embedding_memory' */
-    void *embedding_memory;
-    float *final_norm;
+    struct embeddings embeddings;
+    void *embedding_memory; /* of the context */
+    struct norm final_norm;
     awq_linear *head;
     struct model_sizes sizes;
 };
 
-/* Find the embedding and the final norm, and check their shapes. */
-bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config, awq_tensor *embedding,
-                     awq_tensor *norm);
+/* Find the embeddings and the final norm, and check their shapes. */
+bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config,
+                     struct embeddings *embeddings, struct norm_weights *norm);
 
 /* Where the context is on a GPU, let *tensor be a copy there, as 'dtype', in *memory, which is the caller's to free with
  * awq_context_free. */
@@ -211,8 +238,8 @@ bool model_argmax(struct session *session, const float *logits, int64_t rows, in
 bool model_scores(struct session *session, const float *logits, const float *reference, const int32_t *targets,
                   int64_t rows, struct score *scores);
 
-/* The rows of the embedding, as the first block's input. */
-bool session_embed(struct session *session, const awq_tensor *embedding, const int32_t *tokens, int64_t count,
+/* The first block's input for sequences of the session's capacity, one after the other. */
+bool session_embed(struct session *session, const struct embeddings *embeddings, const int32_t *tokens, int64_t count,
                    float *hidden);
 
 /* Copy, in order with the session's work; types may differ. */
@@ -252,11 +279,13 @@ bool block_mlp(struct session *session, const struct block *block, const awq_ten
 
 /* ---- forward_cpu.c: steps of the processor's */
 
-/* out[rows][width] = x / sqrt(mean(x^2) + epsilon) * weight.  'out' may be 'x'. */
-bool rms_norm(awq_context *context, const float *x, int64_t rows, int64_t width, const float *weight,
-              double epsilon, float *out);
+/* out[rows][width] = x / sqrt(mean(x^2) + epsilon) * weight; with a bias LayerNorm, (x - mean) / sqrt(variance +
+ * epsilon) * weight + bias.  'out' may be 'x'. */
+bool norm_rows(awq_context *context, const float *x, int64_t rows, int64_t width, const struct norm *norm,
+               double epsilon, float *out);
 
-/* out[count] = silu(gate) * up.  'out' may be either. */
-bool silu_mul(awq_context *context, const float *gate, const float *up, int64_t count, float *out);
+/* out[count] = activation(x), times 'up' where that is not NULL.  'out' may be either. */
+bool activate(awq_context *context, enum activation activation, const float *x, const float *up, int64_t count,
+              float *out);
 
 #endif

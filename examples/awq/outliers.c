@@ -72,12 +72,20 @@ static void multiply_rows(const struct twin *twin, awq_tensor *tensor)
         for (int64_t j = 0; j < columns; j++) values[i * columns + j] *= twin->factors[i];
 }
 
+static void multiply_norm(const struct twin *twin, struct norm_weights *norm)
+{
+    const float added = twin->config.architecture->norm == NORM_RMS_PLUS_ONE ? 1 : 0;
+    float *values = norm->weight.data;
+    for (int64_t i = 0; i < norm->weight.shape[0]; i++) values[i] = (added + values[i]) * twin->factors[i] - added;
+    multiply_rows(twin, &norm->bias);
+}
+
 /* Columns come in heads of 'width', of which 'copies' successive ones read the same channels. */
 static void divide_columns(const struct twin *twin, awq_tensor *tensor, int64_t copies, int64_t width)
 {
     float *values = tensor->data;
     int64_t rows = tensor->shape[0], columns = tensor->shape[1];
-    for (int64_t i = 0; i < rows; i++)
+    for (int64_t i = 0; values && i < rows; i++)
         for (int64_t j = 0; j < columns; j++)
             values[i * columns + j] /= twin->factors[j / (width * copies) * width + j % width];
 }
@@ -87,17 +95,19 @@ static void amplify_block(struct twin *twin, struct block_weights *weights)
     const struct model_config *config = &twin->config;
     int64_t hidden = config->hidden, intermediate = config->intermediate;
     draw_factors(twin, hidden);
-    multiply_rows(twin, &weights->attention_norm);
+    multiply_norm(twin, &weights->attention_norm);
     for (int linear = LINEAR_Q; linear <= LINEAR_V; linear++)
         divide_columns(twin, &weights->linear[linear].dense, 1, hidden);
     draw_factors(twin, hidden);
-    multiply_rows(twin, &weights->mlp_norm);
+    multiply_norm(twin, &weights->mlp_norm);
     divide_columns(twin, &weights->linear[LINEAR_GATE].dense, 1, hidden);
     divide_columns(twin, &weights->linear[LINEAR_UP].dense, 1, hidden);
-    draw_factors(twin, intermediate);
-    multiply_rows(twin, &weights->linear[LINEAR_UP].dense);
-    multiply_rows(twin, &weights->linear[LINEAR_UP].bias);
-    divide_columns(twin, &weights->linear[LINEAR_DOWN].dense, 1, intermediate);
+    if (block_scales_pass(config)) {
+        draw_factors(twin, intermediate);
+        multiply_rows(twin, &weights->linear[LINEAR_UP].dense);
+        multiply_rows(twin, &weights->linear[LINEAR_UP].bias);
+        divide_columns(twin, &weights->linear[LINEAR_DOWN].dense, 1, intermediate);
+    }
     draw_factors(twin, config->kv_heads * config->head_dim);
     multiply_rows(twin, &weights->linear[LINEAR_V].dense);
     multiply_rows(twin, &weights->linear[LINEAR_V].bias);
@@ -106,16 +116,18 @@ static void amplify_block(struct twin *twin, struct block_weights *weights)
 
 /* ---- block by block */
 
-enum { BLOCK_TENSORS = 2 + 2 * BLOCK_LINEARS };
+enum { NORM_TENSORS = 4, BLOCK_TENSORS = NORM_TENSORS + 2 * BLOCK_LINEARS };
 
 /* The tensors of a block that change; empty views among them. */
 static void list_tensors(struct block_weights *weights, awq_tensor *tensors[BLOCK_TENSORS])
 {
-    tensors[0] = &weights->attention_norm;
-    tensors[1] = &weights->mlp_norm;
+    tensors[0] = &weights->attention_norm.weight;
+    tensors[1] = &weights->attention_norm.bias;
+    tensors[2] = &weights->mlp_norm.weight;
+    tensors[3] = &weights->mlp_norm.bias;
     for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
-        tensors[2 + 2 * linear] = &weights->linear[linear].dense;
-        tensors[3 + 2 * linear] = &weights->linear[linear].bias;
+        tensors[NORM_TENSORS + 2 * linear] = &weights->linear[linear].dense;
+        tensors[NORM_TENSORS + 2 * linear + 1] = &weights->linear[linear].bias;
     }
 }
 

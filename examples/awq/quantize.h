@@ -86,7 +86,7 @@ struct quantize_job {
     struct model_config config;
     awq_checkpoint *source;
     awq_checkpoint_writer *writer;
-    bool *excluded;               /* [layers][BLOCK_LINEARS]: linears left as they are */
+    bool *excluded;               /* [layers][BLOCK_LINEARS]: linears left as they are, or that there are not */
     struct block_report *reports; /* [layers] */
     struct progress progress;
 
@@ -218,7 +218,8 @@ bool output_block(awq_context *context, awq_checkpoint_writer *writer, const str
 /* Whether all are regular expressions; the first that is not is named in 'message'. */
 bool exclude_check(const struct cli_list *patterns, char *message, size_t size);
 
-/* excluded[layers][BLOCK_LINEARS]: whether a pattern is found in the linear's name.  One found in none is warned of. */
+/* excluded[layers][BLOCK_LINEARS]: whether a pattern is found in the linear's name, or there is no such linear.  A
+ * pattern found in none is warned of. */
 bool exclude_linears(const struct cli_list *patterns, const struct model_config *config, bool *excluded);
 
 /* ---- quantize_report.c: on stdout */

@@ -68,10 +68,13 @@ static bool check_block_finite(const struct model_config *config, const struct b
 {
     char name[TENSOR_NAME_SIZE];
     block_tensor_name(config, weights->layer, config->architecture->attention_norm, name);
-    bool ok = check_finite(&weights->attention_norm, name, ".weight");
+    bool ok = check_finite(&weights->attention_norm.weight, name, ".weight") &&
+              check_finite(&weights->attention_norm.bias, name, ".bias");
     block_tensor_name(config, weights->layer, config->architecture->mlp_norm, name);
-    ok = ok && check_finite(&weights->mlp_norm, name, ".weight");
+    ok = ok && check_finite(&weights->mlp_norm.weight, name, ".weight") &&
+         check_finite(&weights->mlp_norm.bias, name, ".bias");
     for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
+        if (!block_has_linear(config, linear)) continue;
         block_linear_name(config, weights->layer, linear, name);
         ok = check_finite(&weights->linear[linear].dense, name, ".weight") &&
              check_finite(&weights->linear[linear].bias, name, ".bias");
@@ -119,6 +122,7 @@ static awq_status read_values(awq_context *context, const awq_tensor *tensor, fl
 static bool correct_scales(struct block_job *block, const awq_tensor *before, const awq_tensor *after, float *scales)
 {
     awq_context *context = block->job->context;
+    const float added = block->job->config.architecture->norm == NORM_RMS_PLUS_ONE ? 1 : 0;
     int64_t count = after->shape[0];
     void *memory = NULL;
     awq_status status = awq_context_allocate(context, 2 * (uint64_t)count * sizeof(float), &memory);
@@ -127,24 +131,29 @@ static bool correct_scales(struct block_job *block, const awq_tensor *before, co
     status = read_values(context, before, old);
     if (status == AWQ_OK) status = read_values(context, after, new);
     for (int64_t j = 0; status == AWQ_OK && j < count; j++) {
-        float divisor = old[j] / new[j];
+        float divisor = (added + old[j]) / (added + new[j]);
         if (isfinite(divisor) && divisor > 0) scales[j] = divisor;
     }
     awq_context_free(context, memory);
     return status == AWQ_OK || fail(block, status, "its scales");
 }
 
-static bool fold_into_norm(struct block_job *block, enum block_point point, const awq_tensor *scales, awq_tensor *norm)
+static bool fold_into_norm(struct block_job *block, enum block_point point, const awq_tensor *scales,
+                           struct norm_weights *norm)
 {
-    int32_t profile = block->job->settings->quantizer.profile;
-    awq_tensor before = *norm;
+    const int32_t profile = block->job->settings->quantizer.profile;
+    const bool has_bias = norm->bias.data;
+    awq_context *context = block->job->context;
+    awq_tensor before = norm->weight;
     awq_fold_options options;
     awq_struct_init(&options, sizeof options);
     options.profile = profile;
-    if (!block_copy(block->job->context, block->copies, norm->dtype, norm)) return false;
-    awq_status status = awq_fold_norm(block->job->context, scales, norm, NULL, &options);
+    if (block->job->config.architecture->norm == NORM_RMS_PLUS_ONE) options.flags = AWQ_FOLD_ONE_PLUS_WEIGHT;
+    if (!block_copy(context, block->copies, norm->weight.dtype, &norm->weight)) return false;
+    if (has_bias && !block_copy(context, block->copies, norm->bias.dtype, &norm->bias)) return false;
+    awq_status status = awq_fold_norm(context, scales, &norm->weight, has_bias ? &norm->bias : NULL, &options);
     if (status != AWQ_OK) return fail(block, status, "folding scales into a norm");
-    return profile != AWQ_PROFILE_EXACT || correct_scales(block, &before, norm, block->scales[point]);
+    return profile != AWQ_PROFILE_EXACT || correct_scales(block, &before, &norm->weight, block->scales[point]);
 }
 
 /* Rows that will be quantised are kept in single precision until then.  The peers round them to the model's dtype. */
@@ -205,7 +214,8 @@ static bool fold_point(struct block_job *block, enum block_point point)
     else
         ok = fold_into_linear(block, LINEAR_UP, &scales, 0, 0);
     for (const int *linear = point_linears(point); ok && *linear != BLOCK_LINEARS; linear++)
-        if (!is_quantized(block, *linear)) ok = scale_columns(block, *linear, block->scales[point]);
+        if (block_has_linear(config, *linear) && !is_quantized(block, *linear))
+            ok = scale_columns(block, *linear, block->scales[point]);
     return ok;
 }
 

@@ -39,6 +39,7 @@ static bool mark(const struct model_config *config, const pcre2_code *code, cons
     if (!match) return cli_error("out of memory");
     for (int64_t i = 0; ok && i < config->layers * BLOCK_LINEARS; i++) {
         char name[TENSOR_NAME_SIZE];
+        if (!block_has_linear(config, (int)(i % BLOCK_LINEARS))) continue;
         block_linear_name(config, i / BLOCK_LINEARS, (int)(i % BLOCK_LINEARS), name);
         int result = pcre2_match(code, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL);
         if (result < 0 && result != PCRE2_ERROR_NOMATCH)
@@ -54,6 +55,8 @@ static bool mark(const struct model_config *config, const pcre2_code *code, cons
 bool exclude_linears(const struct cli_list *patterns, const struct model_config *config, bool *excluded)
 {
     bool ok = true;
+    for (int64_t i = 0; i < config->layers * BLOCK_LINEARS; i++)
+        excluded[i] = !block_has_linear(config, (int)(i % BLOCK_LINEARS));
     for (size_t i = 0; ok && i < patterns->count; i++) {
         char message[512];
         int64_t found = 0;

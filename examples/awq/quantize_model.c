@@ -20,8 +20,9 @@ static bool create_writer(struct quantize_job *job)
 /* Whatever is missing or of a wrong shape should be known before hours of work. */
 static bool check_tensors(struct quantize_job *job)
 {
-    awq_tensor embedding, norm;
-    if (!model_ends_find(job->source, &job->config, &embedding, &norm)) return false;
+    struct embeddings embeddings;
+    struct norm_weights norm;
+    if (!model_ends_find(job->source, &job->config, &embeddings, &norm)) return false;
     for (int64_t layer = 0; layer < job->config.layers; layer++) {
         struct block_weights weights;
         if (!block_weights_load(job->context, job->source, &job->config, layer, &weights)) return false;
@@ -117,7 +118,8 @@ static bool embed_windows(struct quantize_job *job)
 {
     struct session_options options = calibration_session(job);
     int64_t tokens = job->windows.rows * job->windows.columns;
-    awq_tensor embedding, norm;
+    struct embeddings embeddings;
+    struct norm_weights norm;
     void *memory = NULL;
     job->chunk_sequences = options.sequences;
     job->counts = calloc((size_t)job->chunk_sequences, sizeof *job->counts);
@@ -128,8 +130,8 @@ static bool embed_windows(struct quantize_job *job)
     if (status != AWQ_OK) return cli_library_error(status, "activations");
     job->hidden = memory;
     return session_create(job->context, &job->config, &options, &job->session) &&
-           model_ends_find(job->source, &job->config, &embedding, &norm) &&
-           session_embed(job->session, &embedding, job->windows.ids, tokens, job->hidden);
+           model_ends_find(job->source, &job->config, &embeddings, &norm) &&
+           session_embed(job->session, &embeddings, job->windows.ids, tokens, job->hidden);
 }
 
 /* ---- memory */

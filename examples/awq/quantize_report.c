@@ -108,11 +108,12 @@ static void print_group(const struct quantize_job *job, enum block_point point)
 
 static void print_rounding(const struct quantize_job *job)
 {
-    int64_t quantized = 0, clipped = 0, groups = 0, total = job->config.layers * BLOCK_LINEARS;
+    int64_t quantized = 0, clipped = 0, groups = 0, total = 0;
     uint64_t clamped = 0;
     for (int64_t layer = 0; layer < job->config.layers; layer++) {
         count_clipped(&job->reports[layer], &clipped, &groups);
         for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+            total += block_has_linear(&job->config, linear);
             quantized += job->reports[layer].linear[linear].quantized;
             clamped += job->reports[layer].linear[linear].clamped_scales;
         }
@@ -172,7 +173,8 @@ static json_t *layer_json(const struct model_config *config, int64_t layer, cons
         if (report->group[point].searched)
             json_array_append_new(groups, group_json((enum block_point)point, &report->group[point]));
     for (int linear = 0; linear < BLOCK_LINEARS; linear++)
-        json_array_append_new(linears, linear_json(config, layer, linear, &report->linear[linear]));
+        if (block_has_linear(config, linear))
+            json_array_append_new(linears, linear_json(config, layer, linear, &report->linear[linear]));
     return json_pack("{s:I, s:o, s:o}", "layer", (json_int_t)layer, "searches", groups, "linears", linears);
 }
 

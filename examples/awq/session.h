@@ -57,6 +57,9 @@ typedef bool (*pass_function)(const struct model *model, struct session *session
                               float *hidden);
 
 struct steps {
+    /* What a model needs and the steps do not have; NULL: nothing. */
+    const char *(*lacks)(const struct model_config *config);
+
     /* Of activations between linears. */
     int32_t (*activation_dtype)(const awq_context *context, const struct model_config *config);
 
@@ -70,18 +73,19 @@ struct steps {
     /* row_sequence, row_position are set for a batch of these tokens. */
     bool (*begin)(struct session *session, const struct batch *batch, const int32_t *tokens);
 
-    /* hidden[rows] = rows of the embedding for the tokens that were begun. */
-    bool (*embed)(struct session *session, const awq_tensor *embedding, const int32_t *tokens, int64_t rows,
+    /* hidden[rows] = the embeddings of the tokens that were begun. */
+    bool (*embed)(struct session *session, const struct embeddings *embeddings, const int32_t *tokens, int64_t rows,
                   float *hidden);
 
-    /* out = x / sqrt(mean(x^2) + epsilon) * weight, of 'dtype'; may be x itself. */
-    bool (*norm)(struct session *session, const float *x, int64_t rows, const float *weight, int32_t dtype, void *out);
+    /* See norm_rows; 'out' is of 'dtype' and may be x itself. */
+    bool (*norm)(struct session *session, const float *x, int64_t rows, const struct norm *norm, int32_t dtype,
+                 void *out);
 
     /* Norm and rotate queries and keys, put keys and values into the cache, and attend. */
     bool (*attend)(const struct attention *attention);
 
-    /* out = silu(gate) * up, of session->dtype; 'out' may be either. */
-    bool (*silu_mul)(struct session *session, const void *gate, const void *up, int64_t count, void *out);
+    /* See activate, with the model's activation; all of session->dtype. */
+    bool (*activate)(struct session *session, const void *x, const void *up, int64_t count, void *out);
 
     /* Call 'pass', or do again what an earlier call did with the same arguments but for what 'begin' was given. */
     bool (*run)(struct session *session, pass_function pass, const struct model *model, const struct batch *batch,

@@ -63,7 +63,7 @@ static bool keep_layer(struct tuner *tuner, const awq_checkpoint *checkpoint, co
     awq_weight *list[BLOCK_LINEARS];
     size_t count;
     if (!block_weights_load(tuner->context, checkpoint, config, layer, &weights)) return false;
-    bool ok = block_run_weights(&weights, !tuner->options->no_fuse, list, &count);
+    bool ok = block_run_weights(config, &weights, !tuner->options->no_fuse, list, &count);
     block_weights_clear(&weights);
     block_weights_release(checkpoint, config, layer);
     for (size_t i = 0; ok && i < count; i++) ok = keep(tuner, list[i]);

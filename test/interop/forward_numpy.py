@@ -84,6 +84,23 @@ def rms_norm(x, weight, epsilon):
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * weight
 
 
+def norm(config, weights, name, x):
+    weight = weights[name + ".weight"]
+    if config["model_type"] == "opt":
+        centred = x - x.mean(axis=-1, keepdims=True)
+        return centred / np.sqrt(np.var(x, axis=-1, keepdims=True) + 1e-5) * weight + weights[name + ".bias"]
+    return rms_norm(x, weight + 1 if config["model_type"] == "gemma" else weight, config["rms_norm_eps"])
+
+
+def activation(config, x):
+    kind = {"gemma": "gelu_pytorch_tanh", "opt": "relu"}.get(config["model_type"], "silu")
+    if kind == "relu":
+        return np.maximum(x, 0)
+    if kind == "gelu_pytorch_tanh":
+        return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return x / (1 + np.exp(-x))
+
+
 def softmax(x):
     x = np.exp(x - x.max(axis=-1, keepdims=True))
     return x / x.sum(axis=-1, keepdims=True)
@@ -135,7 +152,8 @@ def attention(config, weights, prefix, layer, x):
         q = rms_norm(q, weights[prefix + "q_norm.weight"], config["rms_norm_eps"])
         k = rms_norm(k, weights[prefix + "k_norm.weight"], config["rms_norm_eps"])
     frequencies = rotary_frequencies(config, width)
-    q, k = rotate(q, frequencies), rotate(k, frequencies)
+    if config["model_type"] != "opt":
+        q, k = rotate(q, frequencies), rotate(k, frequencies)
     k, v = np.repeat(k, heads // shared, axis=1), np.repeat(v, heads // shared, axis=1)
     scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(width)
     distance = np.arange(count)[:, None] - np.arange(count)[None, :]
@@ -145,12 +163,13 @@ def attention(config, weights, prefix, layer, x):
     return mixed @ weights[prefix + "o_proj.weight"].T + weights.get(prefix + "o_proj.bias", 0.0)
 
 
-def mlp(weights, prefix, x):
+def mlp(config, weights, prefix, x):
     def project(name, value):
         return value @ weights[prefix + name + ".weight"].T + weights.get(prefix + name + ".bias", 0.0)
 
-    gate = project("gate_proj", x)
-    return project("down_proj", gate / (1 + np.exp(-gate)) * project("up_proj", x))
+    if prefix + "gate_proj.weight" not in weights:
+        return project("down_proj", activation(config, project("up_proj", x)))
+    return project("down_proj", activation(config, project("gate_proj", x)) * project("up_proj", x))
 
 
 def split_rows(weights, name, parts):
@@ -163,6 +182,12 @@ def split_rows(weights, name, parts):
 def canonical(config, weights):
     """The weights under Llama's names."""
     weights = dict(weights)
+    if config["model_type"] == "opt":
+        names = [("model.decoder.final_layer_norm", "model.norm"), ("model.decoder.", "model."),
+                 ("self_attn_layer_norm", "input_layernorm"), ("final_layer_norm", "post_attention_layernorm"),
+                 ("out_proj", "o_proj"), ("fc1", "mlp.up_proj"), ("fc2", "mlp.down_proj")]
+        for old, new in names:
+            weights = {name.replace(old, new): value for name, value in weights.items()}
     if config["model_type"] == "phi3":
         width = config["hidden_size"] // config["num_attention_heads"]
         heads, shared = config["num_attention_heads"] * width, config["num_key_value_heads"] * width
@@ -178,17 +203,20 @@ def canonical(config, weights):
 
 
 def forward(config, weights, tokens):
-    epsilon = config["rms_norm_eps"]
     weights = canonical(config, weights)
     x = weights["model.embed_tokens.weight"][tokens]
+    if config["model_type"] == "gemma":
+        x = x * float(BF16(np.array([np.sqrt(config["hidden_size"])])).floats()[0])
+    if config["model_type"] == "opt":
+        x = x + weights["model.embed_positions.weight"][2:2 + len(tokens)]
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
-        normed = rms_norm(x, weights[prefix + "input_layernorm.weight"], epsilon)
+        normed = norm(config, weights, prefix + "input_layernorm", x)
         x = x + attention(config, weights, prefix + "self_attn.", layer, normed)
-        normed = rms_norm(x, weights[prefix + "post_attention_layernorm.weight"], epsilon)
-        x = x + mlp(weights, prefix + "mlp.", normed)
+        normed = norm(config, weights, prefix + "post_attention_layernorm", x)
+        x = x + mlp(config, weights, prefix + "mlp.", normed)
     head = "model.embed_tokens.weight" if config.get("tie_word_embeddings") else "lm_head.weight"
-    return rms_norm(x, weights["model.norm.weight"], epsilon) @ weights[head].T
+    return norm(config, weights, "model.norm", x) @ weights[head].T
 
 
 # ------------------------------------------------------------------------------- quantised linears
@@ -234,8 +262,11 @@ def compressed_planes(codes, scales, zeros, bits, symmetric):
 
 def linear_shapes(config):
     heads, shared = config["num_attention_heads"], config.get("num_key_value_heads", config["num_attention_heads"])
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    hidden, inner = config["hidden_size"], config.get("ffn_dim", config["intermediate_size"])
     width = config.get("head_dim") or hidden // heads
+    if config["model_type"] == "opt":
+        shapes = {f"self_attn.{name}_proj": (hidden, hidden) for name in ("q", "k", "v", "out")}
+        return {**shapes, "fc1": (inner, hidden), "fc2": (hidden, inner)}
     if config["model_type"] == "phi3":
         return {
             "self_attn.qkv_proj": ((heads + 2 * shared) * width, hidden),
@@ -255,6 +286,8 @@ def linear_shapes(config):
 
 
 def has_bias(config, name):
+    if config["model_type"] == "opt":
+        return True
     if name.startswith("mlp."):
         return config.get("mlp_bias", False)
     if config["model_type"] == "qwen2":
@@ -284,15 +317,24 @@ def random_model(config, seed, dtype, quantized=None):
             planes = compressed_planes(codes, scales, zeros, bits, symmetric)
         stored.update({f"{name}.{plane}": value for plane, value in planes.items()})
 
+    def add_norm(name, size):
+        add(name + ".weight", random.uniform(0.5, 1.5, size) - (config["model_type"] == "gemma"))
+        if config["model_type"] == "opt":
+            add(name + ".bias", random.normal(0, 0.5, size))
+
     hidden, width = config["hidden_size"], config.get("head_dim")
-    add("model.embed_tokens.weight", random.normal(0, 1, (VOCABULARY, hidden)))
-    add("model.norm.weight", random.uniform(0.5, 1.5, hidden))
+    start, attention_norm, mlp_norm = "model.", "input_layernorm", "post_attention_layernorm"
+    if config["model_type"] == "opt":
+        start, attention_norm, mlp_norm = "model.decoder.", "self_attn_layer_norm", "final_layer_norm"
+        add(start + "embed_positions.weight", random.normal(0, 1, (config["max_position_embeddings"] + 2, hidden)))
+    add(start + "embed_tokens.weight", random.normal(0, 1, (VOCABULARY, hidden)))
+    add_norm(start + ("final_layer_norm" if config["model_type"] == "opt" else "norm"), hidden)
     if not config.get("tie_word_embeddings"):
         add("lm_head.weight", random.normal(0, 2 / np.sqrt(hidden), (VOCABULARY, hidden)))
     for layer in range(config["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        add(prefix + "input_layernorm.weight", random.uniform(0.5, 1.5, hidden))
-        add(prefix + "post_attention_layernorm.weight", random.uniform(0.5, 1.5, hidden))
+        prefix = f"{start}layers.{layer}."
+        add_norm(prefix + attention_norm, hidden)
+        add_norm(prefix + mlp_norm, hidden)
         if config["model_type"] == "qwen3":
             add(prefix + "self_attn.q_norm.weight", random.uniform(0.5, 1.5, width))
             add(prefix + "self_attn.k_norm.weight", random.uniform(0.5, 1.5, width))
@@ -303,7 +345,8 @@ def random_model(config, seed, dtype, quantized=None):
     return stored, exact
 
 
-CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi3": "Phi3"}
+CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi3": "Phi3",
+           "gemma": "Gemma", "opt": "OPT"}
 
 
 def model(kind, **keys):
@@ -340,6 +383,10 @@ DENSE = [
     ("qwen2, tied", "bfloat16", model("qwen2", tie_word_embeddings=True, rms_norm_eps=1e-6)),
     ("qwen2, windows in later layers", "float32",
      model("qwen2", use_sliding_window=True, sliding_window=5, max_window_layers=1)),
+    ("gemma", "bfloat16", model("gemma", head_dim=32, tie_word_embeddings=True, hidden_act="gelu",
+                                torch_dtype="bfloat16")),
+    ("opt", "float16", model("opt", ffn_dim=80, num_key_value_heads=4, tie_word_embeddings=True)),
+    ("opt, a head of its own", "float32", model("opt", ffn_dim=80, num_key_value_heads=4, tie_word_embeddings=False)),
     ("phi3, sliding window", "float16", model("phi3", sliding_window=11)),
     ("qwen3", "bfloat16", model("qwen3", head_dim=24, rope_theta=1e6)),
 ]
@@ -365,6 +412,8 @@ QUANTIZED = [
     ("compressed-tensors, 2 bits", model("llama", quantization_config=compressed(2, False)), 32, "lm_head"),
     ("compressed-tensors, 3 bits", model("llama", quantization_config=compressed(3, False)), 32, "lm_head"),
     ("compressed-tensors, 8 bits", model("qwen3", head_dim=32, quantization_config=compressed(8, True)), 32, "lm_head"),
+    ("gemm, no gate", model("opt", ffn_dim=96, num_key_value_heads=4, tie_word_embeddings=False,
+                                    quantization_config=AWQ), 32, "lm_head"),
     ("gemm, q, k, v in one", model("phi3", quantization_config=AWQ), 32, "lm_head"),
     ("compressed-tensors, whole rows",
      model("llama", intermediate_size=64, quantization_config=compressed(4, True, "channel")), 64, "lm_head"),
