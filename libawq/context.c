@@ -185,6 +185,11 @@ void awqi_parallel_for(awq_context *context, int64_t count, awq_task_callback ta
     awqi_pool_run(context->pool, count, task, user_data);
 }
 
+void awqi_parallel_ranges(awq_context *context, int64_t count, awqi_range_callback range, void *user_data)
+{
+    awqi_pool_run_ranges(context->pool, count, range, user_data);
+}
+
 int32_t awqi_context_threads(const awq_context *context)
 {
     return context->options.threads;

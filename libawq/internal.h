@@ -70,6 +70,11 @@ awq_status awqi_check_host(const awq_tensor *tensor, const char *what);
 /* Run task(user_data, i) for i < count on the context's pool.  How the work is cut must not depend on the number
  * of threads where results could: cut it by shape. */
 void awqi_parallel_for(awq_context *context, int64_t count, awq_task_callback task, void *user_data);
+
+/* The same for tasks that have much in common: a call does tasks 'begin' to 'end' - 1.  Which come together depends on the
+ * threads. */
+typedef void (*awqi_range_callback)(void *user_data, int64_t begin, int64_t end);
+void awqi_parallel_ranges(awq_context *context, int64_t count, awqi_range_callback range, void *user_data);
 int32_t awqi_context_threads(const awq_context *context);
 
 /* ---- threads.c */
@@ -77,6 +82,7 @@ int32_t awqi_context_threads(const awq_context *context);
 awq_status awqi_pool_create(int32_t threads, struct awqi_pool **pool); /* starts none before the first run */
 void awqi_pool_destroy(struct awqi_pool *pool);
 void awqi_pool_run(struct awqi_pool *pool, int64_t count, awq_task_callback task, void *user_data);
+void awqi_pool_run_ranges(struct awqi_pool *pool, int64_t count, awqi_range_callback range, void *user_data);
 int32_t awqi_usable_processors(void); /* what the affinity mask allows, at least 1 */
 
 /* ---- tensor.c */

@@ -253,10 +253,11 @@ int64_t awqi_tensor_inner_stride(const awq_tensor *tensor)
 const void *awqi_tensor_row(const awq_tensor *tensor, int64_t row)
 {
     int64_t offset = 0;
-    for (int32_t i = tensor->ndim - 1; i-- > 0;) {
+    for (int32_t i = tensor->ndim - 2; i > 0; i--) {
         offset += row % tensor->shape[i] * tensor->strides[i];
         row /= tensor->shape[i];
     }
+    if (tensor->ndim > 1) offset += row * tensor->strides[0];
     return (const unsigned char *)awqi_tensor_data(tensor) + offset * (int64_t)awq_dtype_size(tensor->dtype);
 }
 

@@ -17,7 +17,7 @@
 
 enum {
     SPIN_NANOSECONDS = 20000, /* bridges the gap between two products of a layer; a neighbour does not notice it */
-    CHUNKS_PER_THREAD = 16,   /* claims are rare beside tasks, and the last chunk of a run is a small part of it */
+    CLAIMS_OF_REST = 4,       /* a claim is that part of a thread's share of what is left: claims are few, the last small */
     CLOSED = 1 << 30          /* in 'members' */
 };
 
@@ -37,9 +37,9 @@ struct awqi_pool {
     atomic_bool stopping;
 
     /* The run: written while it is closed and has no members, read by members. */
-    awq_task_callback task;
+    awqi_range_callback range;
     void *user_data;
-    int64_t count, chunk;
+    int64_t count;
     atomic_llong next;
 };
 
@@ -64,15 +64,26 @@ static void pause_briefly(void)
     }
 }
 
+/* Tasks [begin, end) are the caller's; false when none are left. */
+static bool claim_tasks(struct awqi_pool *pool, int64_t *begin, int64_t *end)
+{
+    long long first = atomic_load_explicit(&pool->next, memory_order_relaxed), next;
+    do {
+        const int64_t left = pool->count - first;
+        if (left <= 0) return false;
+        next = first + awqi_max64(1, left / ((int64_t)pool->threads * CLAIMS_OF_REST));
+    } while (!atomic_compare_exchange_weak_explicit(&pool->next, &first, next, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *begin = first;
+    *end = next;
+    return true;
+}
+
 static void run_tasks(struct awqi_pool *pool)
 {
+    int64_t begin, end;
     inside_task = true;
-    for (;;) {
-        int64_t begin = atomic_fetch_add_explicit(&pool->next, pool->chunk, memory_order_relaxed);
-        if (begin >= pool->count) break;
-        int64_t end = awqi_min64(begin + pool->chunk, pool->count);
-        for (int64_t i = begin; i < end; i++) pool->task(pool->user_data, i);
-    }
+    while (claim_tasks(pool, &begin, &end)) pool->range(pool->user_data, begin, end);
     inside_task = false;
 }
 
@@ -155,12 +166,11 @@ static void wake_workers(struct awqi_pool *pool, int64_t wanted)
     else while (wanted-- > 0) pthread_cond_signal(&pool->work);
 }
 
-static void open_run(struct awqi_pool *pool, int64_t count, awq_task_callback task, void *user_data)
+static void open_run(struct awqi_pool *pool, int64_t count, awqi_range_callback range, void *user_data)
 {
-    pool->task = task;
+    pool->range = range;
     pool->user_data = user_data;
     pool->count = count;
-    pool->chunk = awqi_max64(1, count / ((int64_t)pool->threads * CHUNKS_PER_THREAD));
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
     atomic_store_explicit(&pool->members, 0, memory_order_release);
     atomic_fetch_add(&pool->generation, 1);
@@ -198,16 +208,33 @@ static bool take_workers(struct awqi_pool *pool, int64_t count)
     return true;
 }
 
-void awqi_pool_run(struct awqi_pool *pool, int64_t count, awq_task_callback task, void *user_data)
+void awqi_pool_run_ranges(struct awqi_pool *pool, int64_t count, awqi_range_callback range, void *user_data)
 {
     if (!take_workers(pool, count)) {
-        for (int64_t i = 0; i < count; i++) task(user_data, i);
+        if (count > 0) range(user_data, 0, count);
         return;
     }
-    open_run(pool, count, task, user_data);
+    open_run(pool, count, range, user_data);
     run_tasks(pool);
     close_run(pool);
     pthread_mutex_unlock(&pool->run_lock);
+}
+
+struct single {
+    awq_task_callback task;
+    void *user_data;
+};
+
+static void run_singly(void *user_data, int64_t begin, int64_t end)
+{
+    const struct single *single = user_data;
+    for (int64_t i = begin; i < end; i++) single->task(single->user_data, i);
+}
+
+void awqi_pool_run(struct awqi_pool *pool, int64_t count, awq_task_callback task, void *user_data)
+{
+    struct single single = {task, user_data};
+    awqi_pool_run_ranges(pool, count, run_singly, &single);
 }
 
 awq_status awqi_pool_create(int32_t threads, struct awqi_pool **pool)

@@ -20,9 +20,13 @@
 
 enum { AWQI_AND_OR = 0xea }; /* vpternlog: (a & b) | c */
 
-/* Far enough ahead that a line arrives before it is needed, near enough to be still in the first-level cache then; past
- * the end of a stream it does nothing. */
-#define AWQI_PREFETCH(line) _mm_prefetch((const char *)(line) + 4096, _MM_HINT_T0)
+/* Past the end of a stream it does nothing.  A product of many rows asks far enough ahead that a line arrives before it is
+ * needed, near enough to be still in the first-level cache then.  One of few rows is as fast as the processor's own
+ * prefetcher, which follows lines that are asked for one after another, headers among them, and loses its way when they
+ * are asked for a second time from farther apart: it asks but a little ahead of the loads that wait for arithmetic. */
+#define AWQI_PREFETCH(line, bytes) _mm_prefetch((const char *)(line) + (bytes), _MM_HINT_T0)
+
+enum { AWQI_FAR = 4096, AWQI_NEAR = 256 };
 
 /* A line of a stream.  A compiler that sees it used four times would read it four times, to save an instruction; wide
  * loads are what such a loop has least of. */

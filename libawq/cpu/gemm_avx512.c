@@ -35,7 +35,7 @@ struct walk {
 
 PLAIN INLINE void prefetch(const uint32_t *line, const void *strip, int bytes)
 {
-    AWQI_PREFETCH(line);
+    AWQI_PREFETCH(line, AWQI_FAR);
     UNROLL
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)strip + 2048 + i, _MM_HINT_T0);
 }

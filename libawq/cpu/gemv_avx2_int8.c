@@ -113,7 +113,6 @@ INLINE void multiply_lines(const int rows, const int width, const uint32_t *line
         for (int h = 0; h < HALVES; h++) sums[r][h] = high_sums[r][h] = _mm256_setzero_si256();
     ROLLED
     for (int64_t i = 0; i < lines; i++, line += AWQI_STREAM_OUTPUTS, x += 32 / width) {
-        _mm_prefetch((const char *)line + 4096, _MM_HINT_T0);
         UNROLL
         for (int h = 0; h < HALVES; h++) {
             const __m256i words = _mm256_loadu_si256((const __m256i *)(const void *)(line + 8 * h));
@@ -184,6 +183,7 @@ INLINE void multiply_block(const int rows, const int width, const struct awqi_st
     for (int r = 0; r < rows; r++) memset(out + r * AWQI_PANEL, 0, AWQI_STREAM_OUTPUTS * sizeof *out);
     for (int64_t group = 0; group < shape->groups; group++, header += shape->group_words) {
         const uint32_t *line = header + shape->header_words;
+        _mm_prefetch((const char *)header, _MM_HINT_T0); /* in its turn, though it is needed last */
         const unsigned char *x = row + group * shape->group_lines * line_inputs;
         const float *scale = x_scales + group * form.group_blocks;
         int64_t lines = awqi_stream_group_lines(shape, group);

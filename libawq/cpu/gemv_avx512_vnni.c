@@ -141,7 +141,7 @@ INLINE void multiply_lines(const int rows, const int digits, const int parts, co
             for (int p = 0; p < parts; p++) sums[r][d][p] = _mm512_setzero_si512();
     ROLLED
     for (int64_t i = 0; i < lines; i++, line += AWQI_STREAM_OUTPUTS, x += digits * (32 / width)) {
-        AWQI_PREFETCH(line);
+        if (digits > 1) AWQI_PREFETCH(line, AWQI_NEAR);
         multiply_line(rows, digits, parts, width, awqi_load_line(line), x, stride, sums);
     }
     UNROLL
@@ -170,6 +170,8 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
     for (int r = 0; r < rows; r++) totals[r] = _mm512_setzero_ps();
     for (int64_t group = 0; group < shape->groups; group++, header += shape->group_words) {
         const uint32_t *line = header + shape->header_words;
+        if (digits > 1) AWQI_PREFETCH(header, AWQI_NEAR);
+        else AWQI_PREFETCH(header, 0);
         int64_t lines = awqi_stream_group_lines(shape, group);
         const unsigned char *x = row + group * shape->group_lines * line_bytes;
         const float *scale = x_scales + group * form.group_blocks;

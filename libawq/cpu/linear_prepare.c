@@ -133,6 +133,7 @@ int32_t awqi_cpu_linear_choose(void *device, const void *prepared, int64_t rows,
         (void)awq_kernel_select(&cpu->info, &request, &kernel, buffer, capacity, length);
         return kernel;
     }
+    if (buffer == NULL && length == NULL) return kernel;
     char text[128];
     snprintf(text, sizeof text, "%s: taken: %s\n", awq_kernel_name(kernel), reason);
     awqi_copy_text(text, buffer, capacity, length);

@@ -29,6 +29,10 @@ void awqi_linear_load_row(const struct awqi_cpu_linear *linear, const struct awq
                           float *out, int64_t step)
 {
     const int64_t k = linear->k;
+    if (job->norm_weight == NULL && linear->input_scale == NULL && step == 1) {
+        load_block(job->x, row, 0, k, out);
+        return;
+    }
     const float factor = job->norm_weight != NULL ? norm_factor(job, row, k) : 1.0f;
     for (int64_t first = 0; first < k; first += BLOCK) {
         float values[BLOCK], weights[BLOCK];

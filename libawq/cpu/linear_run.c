@@ -41,19 +41,54 @@ static void gemv_input_task(void *user_data, int64_t row)
     pass->gemv->prepare(&pass->linear->stream, x, pass->rows_as_taken + row * pass->row_bytes);
 }
 
-static void gemv_task(void *user_data, int64_t index)
+/* Where outputs of a pass go that are sums and no more. */
+struct plain_output {
+    bool possible; /* there is no bias, gate or residual */
+    int32_t dtype;
+    int64_t size, count;
+    unsigned char *rows[AWQI_GEMV_ROWS];
+};
+
+static struct plain_output plain_output_of(const struct pass *pass)
+{
+    const awq_tensor *y = pass->job->y;
+    struct plain_output output = {
+        .possible = pass->linear->bias == NULL && !pass->linear->columns.paired && pass->job->residual == NULL,
+        .dtype = y->dtype,
+        .size = (int64_t)awq_dtype_size(y->dtype),
+        .count = pass->linear->columns.n,
+    };
+    for (int64_t i = 0; i < pass->rows; i++)
+        output.rows[i] = (unsigned char *)(uintptr_t)awqi_tensor_row(y, pass->first + i);
+    return output;
+}
+
+static void store_plain(const struct plain_output *output, int64_t rows, int64_t panel, const float *sums)
+{
+    const int64_t first = panel * AWQI_PANEL, count = awqi_min64(AWQI_PANEL, output->count - first);
+    for (int64_t i = 0; i < rows; i++)
+        awqi_from_f32(output->dtype, sums + i * AWQI_PANEL, output->rows[i] + first * output->size, count);
+}
+
+/* Between two panels a weight passes through the first-level cache and drives out all else, so what is needed is looked up
+ * before. */
+static void gemv_range(void *user_data, int64_t begin, int64_t end)
 {
     const struct pass *pass = user_data;
     const struct awqi_cpu_linear *linear = pass->linear;
-    const int64_t begin = index * pass->panels_per_task;
-    const int64_t end = awqi_min64(begin + pass->panels_per_task, linear->columns.panels);
-    for (int64_t panel = begin; panel < end; panel++) {
+    const struct plain_output output = plain_output_of(pass);
+    const bool dense = linear->dense, salient = linear->salient.count > 0;
+    const struct awqi_gemv *gemv = pass->gemv;
+    const int64_t rows = pass->rows;
+    end = awqi_min64(end * pass->panels_per_task, linear->columns.panels);
+    for (int64_t panel = begin * pass->panels_per_task; panel < end; panel++) {
         float sums[AWQI_GEMV_ROWS * AWQI_PANEL] __attribute__((aligned(64)));
-        if (linear->dense) pass->kernels->gemv_dense(&linear->panels, panel, pass->x, pass->rows, sums);
-        else pass->gemv->run(&linear->stream, panel, pass->rows_as_taken, pass->rows, sums);
-        awqi_linear_salient_add(&linear->salient, pass->kernels, pass->salient, panel, pass->rows, sums);
-        for (int64_t i = 0; i < pass->rows; i++)
-            awqi_linear_store_panel(linear, pass->job, pass->first + i, panel, sums + i * AWQI_PANEL);
+        if (dense) pass->kernels->gemv_dense(&linear->panels, panel, pass->x, rows, sums);
+        else gemv->run(&linear->stream, panel, pass->rows_as_taken, rows, sums);
+        if (salient) awqi_linear_salient_add(&linear->salient, pass->kernels, pass->salient, panel, rows, sums);
+        if (output.possible) store_plain(&output, rows, panel, sums);
+        else for (int64_t i = 0; i < rows; i++)
+                 awqi_linear_store_panel(linear, pass->job, pass->first + i, panel, sums + i * AWQI_PANEL);
     }
 }
 
@@ -67,7 +102,7 @@ static void run_gemv(awq_context *context, struct pass *pass)
     uint64_t bytes = linear->dense ? linear->panels.size_bytes : linear->stream.size_bytes;
     int64_t panel_bytes = (int64_t)(bytes / (uint64_t)linear->columns.panels);
     pass->panels_per_task = awqi_max64(1, TASK_BYTES / panel_bytes);
-    awqi_parallel_for(context, awqi_ceil_div(linear->columns.panels, pass->panels_per_task), gemv_task, pass);
+    awqi_parallel_ranges(context, awqi_ceil_div(linear->columns.panels, pass->panels_per_task), gemv_range, pass);
 }
 
 /* The mode that DEFAULT stands for: what keeps the input's own precision, and for F32 nearly so. */
