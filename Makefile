@@ -37,6 +37,7 @@ LESSONS      := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/
 TSAN_TESTS   := $(addprefix $(BUILD)/test/test_,threads context calibration quantize search linear)
 TESTS        := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c test/app_*.c))
 
+TEST_LIBS = -lcmocka
 LIB_LIBS  = -ljansson -lz -ldl -lm
 APP_LIBS  = -ljansson -lpcre2-8 -lsentencepiece -ldl -lm -lstdc++
 
@@ -102,7 +103,7 @@ $(BUILD)/test/test_faults: test/faults.h
 $(BUILD)/test/%: test/%.c $(BUILD)/libawq.a
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(BASE) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread -lcmocka $(LIB_LIBS)
+	$(Q)$(CC) $(BASE) -Ilibawq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ $(BUILD)/libawq.a -pthread $(TEST_LIBS) $(LIB_LIBS)
 
 # Vectors of other AWQ implementations, through one runner.
 GOLDEN_SOURCES := $(wildcard test/golden*.c) test/npy.c test/sha256.c

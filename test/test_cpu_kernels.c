@@ -1,6 +1,7 @@
 /* Every kernel of the CPU's tables, called as the library calls it, in the manner of checkasm.
  *
- *     test_cpu_kernels [--seed N]            each against sums in double; the seed is printed
+ *     test_cpu_kernels [--seed N] [--problems N]
+ *                                            each against sums in double; the seed is printed
  *     test_cpu_kernels bench [NAME [ROWS]]   then timed, as a share of a loop that only reads; not those that failed
  *
  * A weight is made from codes, scales and zero points that the reference reads as they were made.  Buffers that a kernel
@@ -189,7 +190,19 @@ static double offset(int32_t activation, int32_t bits)
     return activation == AWQ_ACTIVATION_BF16 ? bits == 8 ? 17 * 128 : 128 : 0;
 }
 
-static double expect(const struct problem *p, int32_t activation, int64_t row, int64_t output, double *allowed)
+/* The same for every input of a row. */
+static double *input_errors(const struct problem *p, int32_t activation, int64_t row)
+{
+    double *errors = array(p->k, sizeof *errors);
+    for (int64_t i = 0; i < p->k; i++) {
+        const int64_t first = i / p->group_size * p->group_size, count = awqi_min64(p->group_size, p->k - first);
+        errors[i] = input_error(activation, p->x + row * p->k + first, count, i - first);
+    }
+    return errors;
+}
+
+static double expect(const struct problem *p, int32_t activation, int64_t row, const double *errors, int64_t output,
+                     double *allowed)
 {
     const double rounding = (double)(p->k + 16) * 0x1p-24;
     double sum = 0.0;
@@ -201,7 +214,7 @@ static double expect(const struct problem *p, int32_t activation, int64_t row, i
         for (int64_t j = 0; j < count; j++) {
             const double code = p->codes[output * p->k + first + j], magnitude = fabs((double)x[j]);
             sum += (double)x[j] * (code - zero) * scale;
-            *allowed += fabs(scale) * ((code + zero) * input_error(activation, x, count, j) +
+            *allowed += fabs(scale) * ((code + zero) * errors[first + j] +
                                        rounding * (code + zero + offset(activation, p->bits)) * magnitude);
         }
     }
@@ -300,9 +313,11 @@ static void compare(const struct subject *subject, const struct problem *p, int6
                     struct report *report)
 {
     const int32_t activation = tightest(subject->activations);
-    for (int64_t i = 0; i < rows; i++)
+    for (int64_t i = 0; i < rows; i++) {
+        double *errors = input_errors(p, activation, i);
         for (int64_t j = 0; j < AWQI_PANEL; j++) {
-            double allowed, expected = expect(p, activation, i, awqi_column_row(&p->stream.columns, panel, j), &allowed);
+            const int64_t output = awqi_column_row(&p->stream.columns, panel, j);
+            double allowed, expected = expect(p, activation, i, errors, output, &allowed);
             double error = fabs((double)out[i * AWQI_PANEL + j] - expected);
             report->checked++;
             if (error <= allowed) {
@@ -315,6 +330,8 @@ static void compare(const struct subject *subject, const struct problem *p, int6
             printf("panel %lld, row %lld, column %lld is %g, not %g; %g off where %g is allowed\n", (long long)panel,
                    (long long)i, (long long)j, (double)out[i * AWQI_PANEL + j], expected, error, allowed);
         }
+        free(errors);
+    }
 }
 
 static void check_rows(const struct subject *subject, const struct problem *p, int64_t rows, struct report *report)
@@ -395,6 +412,7 @@ static bool check_subject(awq_context *context, const struct subject *subject, u
     const bool passed = report.failed == 0 && share < 0.5;
     printf("%-20s %s: %lld numbers, errors %.3f of their bounds in the mean\n", subject->name, passed ? "agrees" : "FAILED",
            (long long)report.checked, share);
+    fflush(stdout);
     return passed;
 }
 
@@ -732,12 +750,14 @@ static void bench_subject(const struct subject *subject, int64_t only_rows)
 
 int main(int argc, char **argv)
 {
-    enum { PROBLEMS = 300, PROBLEMS_BEFORE_BENCH = 60 };
     const bool bench = argc > 1 && strcmp(argv[1], "bench") == 0;
     const char *only = bench && argc > 2 ? argv[2] : "";
     const int64_t only_rows = bench && argc > 3 ? strtoll(argv[3], NULL, 10) : 0;
     uint64_t first_seed = (uint64_t)time(NULL);
-    if (argc > 2 && strcmp(argv[1], "--seed") == 0) first_seed = strtoull(argv[2], NULL, 0);
+    int problems = bench ? 60 : 300;
+    for (int i = 1; !bench && i + 1 < argc; i += 2)
+        if (strcmp(argv[i], "--seed") == 0) first_seed = strtoull(argv[i + 1], NULL, 0);
+        else if (strcmp(argv[i], "--problems") == 0) problems = atoi(argv[i + 1]);
     printf("seed %llu\n", (unsigned long long)first_seed);
 
     awq_context *context;
@@ -752,7 +772,7 @@ int main(int argc, char **argv)
         if (subject.features & ~features) {
             printf("%-20s not on this processor\n", subject.name);
             skipped++;
-        } else if (!check_subject(context, &subject, first_seed, bench ? PROBLEMS_BEFORE_BENCH : PROBLEMS)) {
+        } else if (!check_subject(context, &subject, first_seed, problems)) {
             failed++;
         } else {
             passed++;

@@ -18,6 +18,11 @@ static const struct awqi_gemv *const gemv_table[] = {
     &awqi_gemv_avx512_vnni,
     &awqi_gemv_avx512_digits,
     &awqi_gemv_avx512_bf16,
+#elif defined(__aarch64__)
+    &awqi_gemv_neon_dotprod,
+    &awqi_gemv_neon_dotprod_digits,
+    &awqi_gemv_neon_i8mm,
+    &awqi_gemv_neon_i8mm_digits,
 #endif
 };
 
@@ -27,6 +32,11 @@ static const struct awqi_gemm *const gemm_table[] = {
     &awqi_gemm_avx512_split,
     &awqi_gemm_avx512_bf16,
     &awqi_gemm_avx512_vnni,
+#elif defined(__aarch64__)
+    &awqi_gemm_neon_dotprod,
+    &awqi_gemm_neon_dotprod_digits,
+    &awqi_gemm_neon_i8mm,
+    &awqi_gemm_neon_i8mm_digits,
 #endif
     NULL, /* an empty array is no C */
 };
