@@ -22,7 +22,9 @@ enum {
     HOPPER_TILE = 32 * (GEMM_COLUMNS + 4) * 4, /* bytes of sums on their way to y */
     HOPPER_SETS = 576,                         /* of scales and zero points of 128 columns */
     DEQUANT_ROWS = 2048,
-    DEQUANT_WORKSPACE = 32 << 20, /* what NVIDIA advises for Hopper */
+    DEQUANT_SPLITS = 16,                 /* cuBLASLt may keep as many sums of each output */
+    DEQUANT_LEAST_WORKSPACE = 1 << 20,
+    DEQUANT_MOST_WORKSPACE = 32 << 20, /* what NVIDIA advises for Hopper */
 };
 
 int32_t awqi_cuda_compute_dtype(const struct cuda_facts *facts, int32_t activation, int32_t x_dtype)
@@ -193,7 +195,9 @@ static void plan_dequant(const struct cuda_weight *weight, int64_t rows, struct 
     config->staged_bytes = (uint64_t)batch * inputs * 2u;
     config->dense_bytes = weight->storage == CUDA_DENSE ? 0 : (uint64_t)columns * inputs * 2u;
     config->partial_bytes = (uint64_t)(batch * columns) * sizeof(float);
-    config->ticket_bytes = DEQUANT_WORKSPACE;
+    const int64_t splits = DEQUANT_SPLITS * (int64_t)config->partial_bytes;
+    config->ticket_bytes = (uint64_t)least(splits > DEQUANT_LEAST_WORKSPACE ? splits : DEQUANT_LEAST_WORKSPACE,
+                                           DEQUANT_MOST_WORKSPACE);
 }
 
 void awqi_cuda_plan(const struct cuda_facts *facts, const struct cuda_weight *weight, int32_t kernel, int32_t dtype,

@@ -170,9 +170,8 @@ static void product_expect(struct product *p)
 enum { MARGIN = 512, CANARY = 0x5a };
 
 struct buffer {
-    void *memory;
+    void *memory; /* what the kernel gets; margins lie around it */
     uint64_t bytes;
-    bool margins; /* the memory is what the kernel gets, and margins lie around it */
 };
 
 static void to_device(void *to, const void *from, uint64_t bytes)
@@ -196,12 +195,15 @@ static void from_device(void *to, const void *from, uint64_t bytes)
 /* 'bytes' bytes of device memory, filled from 'values' or, when that is NULL, with noise. */
 static struct buffer buffer_create(const void *values, uint64_t bytes)
 {
-    struct buffer buffer = {NULL, bytes, true};
+    struct buffer buffer = {NULL, bytes};
+    static unsigned char noise[4099];
+    for (size_t i = 0; values == NULL && i < sizeof noise; i++) noise[i] = (unsigned char)draw(256);
     unsigned char *image = array((int64_t)bytes + 2 * MARGIN, 1);
-    memset(image, CANARY, bytes + 2 * MARGIN);
+    memset(image, CANARY, MARGIN);
+    memset(image + MARGIN + bytes, CANARY, MARGIN);
     if (values != NULL) memcpy(image + MARGIN, values, bytes);
-    else
-        for (uint64_t i = 0; i < bytes; i++) image[MARGIN + i] = (unsigned char)draw(256);
+    for (uint64_t i = 0; values == NULL && i < bytes; i += sizeof noise)
+        memcpy(image + MARGIN + i, noise, bytes - i < sizeof noise ? bytes - i : sizeof noise);
     void *memory;
     REQUIRE(awq_context_allocate(device, bytes + 2 * MARGIN, &memory));
     to_device(memory, image, bytes + 2 * MARGIN);
@@ -213,15 +215,13 @@ static struct buffer buffer_create(const void *values, uint64_t bytes)
 /* Whether the margins are whole; copies what is between them to 'values' unless that is NULL. */
 static bool buffer_destroy(struct buffer *buffer, void *values)
 {
-    unsigned char *image = array((int64_t)buffer->bytes + 2 * MARGIN, 1),
-                  *memory = (unsigned char *)buffer->memory - MARGIN;
-    from_device(image, memory, buffer->bytes + 2 * MARGIN);
+    unsigned char margins[2][MARGIN], *memory = buffer->memory;
+    from_device(margins[0], memory - MARGIN, MARGIN);
+    from_device(margins[1], memory + buffer->bytes, MARGIN);
+    if (values != NULL) from_device(values, memory, buffer->bytes);
     bool whole = true;
-    for (int i = 0; i < MARGIN; i++)
-        whole &= image[i] == CANARY && image[MARGIN + buffer->bytes + (uint64_t)i] == CANARY;
-    if (values != NULL) memcpy(values, image + MARGIN, buffer->bytes);
-    awq_context_free(device, memory);
-    free(image);
+    for (int i = 0; i < MARGIN; i++) whole &= margins[0][i] == CANARY && margins[1][i] == CANARY;
+    awq_context_free(device, memory - MARGIN);
     return whole;
 }
 

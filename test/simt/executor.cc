@@ -524,8 +524,9 @@ static void fault_deadlock()
 
 static void run_warps(Block &block)
 {
+    constexpr int most_runs = 4096; /* long turns, because the next block needs other lines of the caches */
     interrupted = false;
-    for (int runs = 0; runs < 256 && block.ready != 0 && !failed && !interrupted; runs++) {
+    for (int runs = 0; runs < most_runs && block.ready != 0 && !failed && !interrupted; runs++) {
         Warp *warp = nullptr;
         for (uint32_t rest = block.ready; rest != 0; rest &= rest - 1) {
             Warp &candidate = block.warps[static_cast<unsigned>(__builtin_ctz(rest))];
@@ -537,6 +538,8 @@ static void run_warps(Block &block)
         warp->cursor = position;
         idle_runs++;
         running = warp->lanes[warp->order[position]];
+        if (const uint32_t rest = warp->ready >> position >> 1)
+            warp->lanes[warp->order[position + 1 + static_cast<unsigned>(__builtin_ctz(rest))]]->fiber.prefetch();
         running->fiber.resume();
     }
 }
@@ -544,7 +547,7 @@ static void run_warps(Block &block)
 bool step()
 {
     for (Grid *grid : grids)
-        while (!grid->pending.empty() && grid->running < grid->limit) start_block(*grid);
+        if (!grid->pending.empty() && grid->running < grid->limit) start_block(*grid);
     size_t count = resident.size(), first = count > 0 ? draw(count) : 0, chosen = count;
     for (size_t i = 0; i < count && chosen == count; i++)
         if (resident[(first + i) % count]->ready != 0) chosen = (first + i) % count;

@@ -165,7 +165,7 @@ struct Grid {
     const void *kernel;
     std::function<void()> body;
     /* Set by start(). */
-    uint32_t tag;                  /* 1..1023: in the shadow of memory */
+    uint32_t tag;                  /* not 0: in the shadow of memory */
     std::vector<uint32_t> pending; /* blocks to start */
     uint32_t running, limit;       /* resident blocks, and how many may be */
     uint32_t untriggered;          /* blocks that have not let the next kernel begin */

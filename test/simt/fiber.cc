@@ -20,6 +20,8 @@ Fiber::Fiber()
         abort();
     }
     stack = static_cast<char *>(memory) + guard_bytes;
+    static size_t made;
+    top = stack + stack_bytes - made++ * 320 % 8192;
 }
 
 Fiber::~Fiber()
@@ -68,11 +70,11 @@ extern "C" void simt_enter();
 void Fiber::prepare(void (*entry)(void *), void *argument)
 {
     /* What simt_switch pops: r15, r14, r13, r12, rbx, rbp, where to return to; the stack is then aligned to 16. */
-    void **top = reinterpret_cast<void **>(stack + stack_bytes) - 9;
-    top[4] = argument;
-    top[5] = reinterpret_cast<void *>(entry);
-    top[6] = reinterpret_cast<void *>(simt_enter);
-    self = top;
+    void **frame = reinterpret_cast<void **>(top) - 9;
+    frame[4] = argument;
+    frame[5] = reinterpret_cast<void *>(entry);
+    frame[6] = reinterpret_cast<void *>(simt_enter);
+    self = frame;
 }
 
 void Fiber::resume()
@@ -83,6 +85,12 @@ void Fiber::resume()
 void Fiber::suspend()
 {
     simt_switch(&self, scheduler);
+}
+
+void Fiber::prefetch() const
+{
+    __builtin_prefetch(self);
+    __builtin_prefetch(static_cast<char *>(self) + 64);
 }
 
 #else
@@ -99,7 +107,7 @@ void Fiber::prepare(void (*entry)(void *), void *argument)
     uint64_t code = reinterpret_cast<uint64_t>(entry), data = reinterpret_cast<uint64_t>(argument);
     getcontext(&self);
     self.uc_stack.ss_sp = stack;
-    self.uc_stack.ss_size = stack_bytes;
+    self.uc_stack.ss_size = static_cast<size_t>(top - stack);
     self.uc_link = nullptr;
     makecontext(&self, reinterpret_cast<void (*)()>(enter), 4, static_cast<unsigned>(code >> 32),
                 static_cast<unsigned>(code), static_cast<unsigned>(data >> 32), static_cast<unsigned>(data));
@@ -114,6 +122,8 @@ void Fiber::suspend()
 {
     swapcontext(&self, &scheduler);
 }
+
+void Fiber::prefetch() const {}
 
 #endif
 

@@ -23,10 +23,12 @@ class Fiber {
     void prepare(void (*entry)(void *), void *argument);
     void resume();  /* from the scheduler, until the fibre suspends */
     void suspend(); /* from the fibre, back to the scheduler */
+    void prefetch() const; /* it will be resumed soon */
 
     char *stack; /* its lowest address; below lies a page that may not be touched */
 
   private:
+    char *top; /* of the stack in use, at other sets of the caches for each fibre */
 #if defined(__x86_64__)
     void *self, *scheduler; /* stack pointers */
 #else

@@ -2,7 +2,7 @@
  *
  * All device memory, and the shared memory of resident blocks, lies in one reserved range of addresses, page by page
  * owned by an allocation, with at least one page between two that nobody owns.  Beside it lies a shadow, which for
- * every 4 bytes remembers the last accesses: by whom, when, and to which of the bytes.  A new access must be ordered
+ * every 8 bytes remembers the last accesses: by whom, when, and to which of the bytes.  A new access must be ordered
  * after each of those that it conflicts with, by barriers of the block, __syncwarp, or a release and an acquire that
  * read it.
  *
@@ -24,13 +24,14 @@ static constexpr size_t page_bytes = 4096;
 static constexpr size_t region_bytes = 16ull << 30;
 static constexpr size_t pages = region_bytes / page_bytes;
 
-/* One access to 4 bytes. */
+/* One access to 8 bytes. */
 struct Slot {
-    uint64_t tag : 10, block : 16, lane : 10, time : 22, bytes : 4, write : 1, atomic : 1;
+    uint64_t tag : 8, block : 16, lane : 10, time : 20, bytes : 8, write : 1, atomic : 1;
 };
 static_assert(sizeof(Slot) == 8, "an access takes 8 bytes");
 static constexpr int slots_per_word = 4;
-static constexpr size_t shadow_bytes_per_byte = sizeof(Slot) * slots_per_word / 4;
+static constexpr size_t word_bytes = 8, shadow_bytes_per_byte = sizeof(Slot) * slots_per_word / word_bytes;
+static constexpr uint32_t tags = 1 << 8, last_time = (1 << 20) - 1;
 
 struct Allocation {
     unsigned char *data; /* null when free */
@@ -78,6 +79,7 @@ static void open_region()
     region = static_cast<unsigned char *>(reserve(region_bytes, PROT_READ | PROT_WRITE));
     owners = static_cast<uint32_t *>(reserve(pages * sizeof *owners, PROT_READ | PROT_WRITE));
     shadow = static_cast<Slot *>(reserve(region_bytes * shadow_bytes_per_byte, PROT_READ | PROT_WRITE));
+    madvise(shadow, region_bytes * shadow_bytes_per_byte, MADV_HUGEPAGE);
     used_pages = 1;
     arena_page = pages;
     struct sigaction action = {};
@@ -210,8 +212,9 @@ void open_arena(Block &block)
     block.shared = arena.data;
     block.underway.assign((arena.size + 3) / 4, false);
     memset(arena.data, 0xff, arena.size);
-    size_t first = static_cast<size_t>(arena.data - region) / 4;
-    memset(shadow + first * slots_per_word, 0, (arena.size + 3) / 4 * slots_per_word * sizeof *shadow);
+    size_t first = static_cast<size_t>(arena.data - region) / word_bytes;
+    memset(shadow + first * slots_per_word, 0,
+           (arena.size + word_bytes - 1) / word_bytes * slots_per_word * sizeof *shadow);
 }
 
 void close_arena(Block &block)
@@ -374,7 +377,7 @@ static uint32_t last_tag;
 
 bool tags_are_used_up()
 {
-    return last_tag == 1023;
+    return last_tag == tags - 1;
 }
 
 uint32_t next_tag()
@@ -435,13 +438,13 @@ static void check_races(Lane &lane, const unsigned char *address, size_t size, i
     now.tag = lane.home->grid->tag;
     now.block = lane.home->number & 0xffff;
     now.lane = lane.index & 0x3ff;
-    now.time = std::min(time_of(lane), (1u << 22) - 1);
+    now.time = std::min(time_of(lane), last_time);
     now.write = (access & access_write) != 0;
     now.atomic = (access & access_atomic) != 0;
     size_t offset = static_cast<size_t>(address - region), end = offset + size;
     while (offset < end) {
-        size_t word = offset / 4, stop = std::min(end, word * 4 + 4);
-        now.bytes = ((1u << (stop - word * 4)) - 1) & ~((1u << (offset - word * 4)) - 1);
+        size_t word = offset / word_bytes, first = word * word_bytes, stop = std::min(end, first + word_bytes);
+        now.bytes = ((1u << (stop - first)) - 1) & ~((1u << (offset - first)) - 1) & 0xff;
         check_word(lane, shadow + word * slots_per_word, now, region + offset, code);
         offset = stop;
     }
