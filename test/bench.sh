@@ -8,7 +8,7 @@ small="--shapes 64x96,40x33 --rows 1,12 --seconds 0.001"
 
 # shellcheck disable=SC2086
 expect 0 "N x K = 40 x 33" bench $small --threads 2 --json "$scratch/bench.json" --svg "$scratch/bench.svg"
-for text in "GB/s read by all threads" "gemv        exact" "x fp16" "which stay in cache"; do
+for text in "GB/s read by all threads" "gemv        exact" "x fp16" "x read" "which stay in cache"; do
     grep -qF "$text" "$scratch/out" || fail "the table has no '$text'"
 done
 [ "$(grep -c '^\*' "$scratch/out")" = 4 ] || fail "not one winner for each shape and batch size"

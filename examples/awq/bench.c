@@ -172,6 +172,11 @@ static bool add_others(struct bench *bench)
     if (!add_linear(bench, BENCH_DENSE, AWQ_KERNEL_AUTO, AWQ_ACTIVATION_DEFAULT, true)) return false;
     struct bench_contestant *contestant = next_contestant(bench);
     if (!contestant) return false;
+    if (!is_cuda(bench)) {
+        if (!bench_read_open(&bench->problem, bench->contestants[0].weight_bytes, contestant)) return false;
+        bench->contestant_count++;
+        if (!(contestant = next_contestant(bench))) return false;
+    }
     if (!is_cuda(bench) && !bench->options->no_blas && bench_blas_open(&bench->problem, contestant))
         bench->contestant_count++;
     for (size_t i = 0; i < bench->options->peers.count; i++) {
@@ -193,9 +198,10 @@ struct turns {
 };
 
 /* A kernel for few rows goes over the weight once for each 8; where it cannot win, a CPU would spend minutes to say
- * so. */
+ * so.  Reading is a limit for few rows only. */
 static bool takes_part(const struct bench *bench, const struct bench_contestant *contestant, int64_t rows)
 {
+    if (contestant->kind == BENCH_READ) return rows <= 32;
     const bool slow = !is_cuda(bench) && contestant->kind == BENCH_QUANTIZED && contestant->kernel == AWQ_KERNEL_GEMV;
     return !slow || rows <= 32 || bench->options->kernel != 0;
 }
@@ -237,10 +243,12 @@ static bool record(struct bench *bench, const struct bench_contestant *contestan
 {
     const struct bench_problem *problem = &bench->problem;
     const double n = (double)problem->shape.n, k = (double)problem->shape.k, m = (double)rows;
-    const double element = contestant->kind == BENCH_PEER ? sizeof(float) : (double)awq_dtype_size(problem->dtype);
+    const double element = contestant->kind == BENCH_PEER   ? sizeof(float)
+                           : contestant->kind == BENCH_READ ? 0
+                                                            : (double)awq_dtype_size(problem->dtype);
     struct bench_line line = {.shape = problem->shape, .rows = rows, .kind = contestant->kind,
         .activation = contestant->activation, .weight_bytes = contestant->weight_bytes, .copies = contestant->copies,
-        .bytes = (double)contestant->weight_bytes + m * (n + k) * element, .flops = 2 * m * n * k,
+        .bytes = (double)contestant->weight_bytes + m * (n + k) * element, .flops = contestant->kind == BENCH_READ ? 0 : 2 * m * n * k,
         .times = bench_summarize(turns->seconds, turns->count)};
     memcpy(line.name, contestant->name, sizeof line.name);
     return bench_report_add(&bench->report, &line);

@@ -30,7 +30,7 @@ enum {
     BENCH_NAME = 32
 };
 
-/* ---- what is measured with: bench_machine.c */
+/* ---- what is measured with: bench_machine.c, bench_read.c */
 
 struct bench_peak {
     char name[BENCH_NAME];
@@ -40,12 +40,14 @@ struct bench_peak {
 struct bench_machine {
     awq_device_info device;
     double bandwidth; /* bytes a second: read by all threads, or on CUDA read and written by a copy on the device */
+    bool read_ahead;  /* reading was faster with prefetching */
     struct bench_peak peaks[BENCH_PEAKS];
     int peak_count;
 };
 
 /* Measure, or measure again and keep the best: other work on the machine can only make it look slower than it is. */
 bool bench_bandwidth(awq_context *context, struct bench_machine *machine);
+bool bench_read_bandwidth(awq_context *context, struct bench_machine *machine); /* of a CPU */
 bool bench_peaks(awq_context *context, struct bench_machine *machine);
 
 /* The peak of what a mode of activations multiplies with; NULL when unknown. */
@@ -85,6 +87,7 @@ awq_status bench_random_weight(struct bench_problem *problem);
 enum bench_kind {
     BENCH_QUANTIZED, /* this library, the quantised weight */
     BENCH_DENSE,     /* this library, FP16 weights; on CUDA cuBLASLt */
+    BENCH_READ,      /* no product: its weight is read and no more */
     BENCH_PEER       /* somebody else */
 };
 
@@ -105,6 +108,9 @@ struct bench_contestant {
  * kernel. */
 bool bench_linear_open(const struct bench_problem *problem, enum bench_kind kind, int32_t kernel, int activation,
                        struct bench_contestant *contestant, bool *unsupported);
+
+/* bench_read.c: reads so many bytes on a CPU. */
+bool bench_read_open(const struct bench_problem *problem, uint64_t bytes, struct bench_contestant *contestant);
 
 /* How many copies of so many bytes exceed the last-level cache well. */
 int bench_copies(const struct bench_machine *machine, uint64_t bytes);

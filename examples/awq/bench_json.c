@@ -48,7 +48,7 @@ static json_t *ratios_to_json(const struct bench_report *report, size_t index, s
 
 static json_t *line_to_json(const struct bench_report *report, size_t index, size_t first)
 {
-    static const char *const kinds[] = {"quantized", "dense", "peer"};
+    static const char *const kinds[] = {"quantized", "dense", "read", "peer"};
     const struct bench_line *line = &report->lines[index];
     const struct bench_times *times = &line->times;
     const struct bench_peak *peak = bench_peak_of(&report->machine, line->activation);
@@ -73,7 +73,7 @@ static json_t *line_to_json(const struct bench_report *report, size_t index, siz
     json_decref(figures);
     const double share = line->bytes / times->p50 / report->machine.bandwidth;
     if (line->weight_bytes) json_object_set_new(json, "share_of_bandwidth", json_real(share));
-    if (peak && line->kind != BENCH_PEER)
+    if (peak && line->kind < BENCH_READ)
         json_object_set_new(json, "share_of_peak", json_real(line->flops / times->p50 / peak->rate));
     json_object_set_new(json, "ratios", ratios_to_json(report, index, first));
     return json;

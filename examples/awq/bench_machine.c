@@ -1,9 +1,9 @@
-/* The limits of a machine, measured: how fast all threads together read memory, and how fast they multiply. */
+/* The limits of a machine, measured: how fast all threads together read memory (bench_read.c), and how fast they
+ * multiply. */
 #include "bench.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -12,99 +12,6 @@
 #endif
 
 enum { PASSES = 9 };
-
-/* ---- reading memory */
-
-enum { BLOCK_BYTES = 1 << 20, AHEAD_BYTES = 8192 };
-
-typedef uint64_t line __attribute__((vector_size(64))); /* a cache line; the compiler cuts it as registers need */
-
-struct reading {
-    awq_context *context;
-    unsigned char *memory;
-    int64_t blocks;
-    bool ahead;
-    uint64_t sum;
-};
-
-/* Eight independent sums of lines, in order, and on demand asking for lines well ahead: whichever way is faster on this
- * machine is its limit. */
-__attribute__((always_inline)) static inline uint64_t read_block(const unsigned char *memory, bool ahead)
-{
-    const line *at = (const void *)memory, *end = at + BLOCK_BYTES / sizeof *at;
-    line sums[8] = {{0}};
-    for (; at < end; at += 8)
-        for (int i = 0; i < 8; i++) {
-            if (ahead) __builtin_prefetch((const char *)&at[i] + AHEAD_BYTES);
-            sums[i] ^= at[i];
-        }
-    for (int i = 1; i < 8; i++) sums[0] ^= sums[i];
-    uint64_t sum = 0;
-    for (int i = 0; i < 8; i++) sum ^= sums[0][i];
-    return sum;
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx512f"))) static uint64_t read_block_avx512(const unsigned char *memory, bool ahead)
-{
-    return read_block(memory, ahead);
-}
-
-__attribute__((target("avx2"))) static uint64_t read_block_avx2(const unsigned char *memory, bool ahead)
-{
-    return read_block(memory, ahead);
-}
-#endif
-
-static uint64_t read_block_base(const unsigned char *memory, bool ahead)
-{
-    return read_block(memory, ahead);
-}
-
-static uint64_t (*read_function(void))(const unsigned char *, bool)
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) return read_block_avx512;
-    if (__builtin_cpu_supports("avx2")) return read_block_avx2;
-#endif
-    return read_block_base;
-}
-
-static void read_task(void *user_data, int64_t index)
-{
-    struct reading *reading = user_data;
-    const uint64_t sum = read_function()(reading->memory + index * BLOCK_BYTES, reading->ahead);
-    __atomic_fetch_xor(&reading->sum, sum, __ATOMIC_RELAXED); /* so that reading cannot be left out */
-}
-
-static awq_status read_all(void *user_data, void *stream)
-{
-    struct reading *reading = user_data;
-    (void)stream;
-    return awq_context_parallel_for(reading->context, reading->blocks, read_task, reading);
-}
-
-static bool cpu_bandwidth(awq_context *context, struct bench_machine *machine)
-{
-    const uint64_t least = 256 << 20, cache = machine->device.last_level_cache_bytes;
-    const uint64_t bytes = (4 * cache > least ? 4 * cache : least) / BLOCK_BYTES * BLOCK_BYTES;
-    struct reading reading = {.context = context, .blocks = (int64_t)(bytes / BLOCK_BYTES)};
-    double seconds[PASSES];
-    /* Asking for lines past the end is harmless.  Large pages, for a walk of page tables is not what is measured. */
-    reading.memory = aligned_alloc(2 << 20, bytes + (2 << 20) - bytes % (2 << 20));
-    if (!reading.memory) return cli_error("no memory for %s to read", cli_bytes(bytes).text);
-    (void)madvise(reading.memory, bytes, MADV_HUGEPAGE);
-    memset(reading.memory, 1, bytes);
-    awq_status status = AWQ_OK;
-    for (int ahead = 0; ahead < 2 && status == AWQ_OK; ahead++) {
-        reading.ahead = ahead;
-        status = awq_context_time(context, read_all, &reading, PASSES, seconds);
-        const double rate = (double)bytes / bench_summarize(seconds, PASSES).p50;
-        if (status == AWQ_OK && rate > machine->bandwidth) machine->bandwidth = rate;
-    }
-    free(reading.memory);
-    return status == AWQ_OK || cli_library_error(status, "reading memory");
-}
 
 /* ---- copying memory on a CUDA device */
 
@@ -153,7 +60,7 @@ static bool cuda_bandwidth(awq_context *context, struct bench_machine *machine)
 bool bench_bandwidth(awq_context *context, struct bench_machine *machine)
 {
     return machine->device.device_type == AWQ_DEVICE_CUDA ? cuda_bandwidth(context, machine)
-                                                          : cpu_bandwidth(context, machine);
+                                                          : bench_read_bandwidth(context, machine);
 }
 
 /* ---- multiplying */

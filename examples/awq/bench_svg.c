@@ -101,6 +101,7 @@ static void find_ranges(struct picture *picture)
     double x_least = INFINITY, x_most = 0, y_least = INFINITY, y_most = highest_peak(&report->machine);
     for (size_t i = 0; i < report->count; i++) {
         const struct bench_line *line = &report->lines[i];
+        if (line->kind == BENCH_READ) continue; /* that is the slope */
         series_of(picture, line);
         x_least = fmin(x_least, intensity_of(line));
         x_most = fmax(x_most, intensity_of(line));
@@ -177,7 +178,7 @@ static void draw_series(struct picture *picture, int series)
     colour_of(picture, series, colour);
     for (size_t i = 0; i < report->count; i++) {
         const struct bench_line *line = &report->lines[i];
-        if (series_of(picture, line) != series) continue;
+        if (line->kind == BENCH_READ || series_of(picture, line) != series) continue;
         const double x = x_of(picture, intensity_of(line)), y = y_of(picture, line->flops / line->times.p50);
         if (before && same_shape(before, line))
             add(picture, "<line class='path' stroke='%s' x1='%.1f' y1='%.1f' x2='%.1f' y2='%.1f'/>\n", colour,

@@ -65,8 +65,9 @@ static void print_line(const struct bench_report *report, const struct bench_lin
            times->p90 * 1e6, times->minimum * 1e6);
     if (line->weight_bytes) printf("%7.1f %5.0f%% ", bandwidth * 1e-9, 100 * bandwidth / report->machine.bandwidth);
     else printf("%7s %6s ", "-", "-");
-    printf("%9.1f", rate * 1e-9);
-    if (peak && line->kind != BENCH_PEER) printf(" %5.0f%%", 100 * rate / peak->rate);
+    if (line->kind == BENCH_READ) printf("%9s", "-");
+    else printf("%9.1f", rate * 1e-9);
+    if (peak && line->kind < BENCH_READ) printf(" %5.0f%%", 100 * rate / peak->rate);
     else printf(" %6s", "-");
     for (int i = 0; i < columns->count; i++) {
         const struct bench_line *other = line_named(report, first, end, columns->names[i]);

@@ -46,7 +46,7 @@ awq_status bench_random_weight(struct bench_problem *problem)
     const int64_t n = problem->shape.n, k = problem->shape.k;
     const int64_t group = problem->group_size < k ? problem->group_size : k, groups = (k + group - 1) / group;
     uint8_t *codes = malloc((size_t)(n * k)), *zeros = malloc((size_t)(n * groups));
-    float *scales = malloc((size_t)(n * groups) * sizeof *scales);
+    uint16_t *scales = malloc((size_t)(n * groups) * sizeof *scales);
     awq_status status = AWQ_ERROR_OUT_OF_MEMORY;
     if (codes && zeros && scales) {
         const uint8_t mask = (uint8_t)((1 << problem->bits) - 1);
@@ -57,7 +57,7 @@ awq_status bench_random_weight(struct bench_problem *problem)
         }
         for (int64_t i = 0; i < n * groups; i++) {
             zeros[i] = (uint8_t)(i % (mask + 1));
-            scales[i] = 1e-3f * (float)(1 + i % 17);
+            scales[i] = (uint16_t)(0x1400 + i % 1024); /* of FP16, [2^-10, 2^-9) */
         }
         awq_quantize_options options;
         awq_tensor codes_view, scales_view, zeros_view;
@@ -66,7 +66,7 @@ awq_status bench_random_weight(struct bench_problem *problem)
         options.group_size = problem->group_size;
         options.flags = problem->symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
         awq_tensor_init_const_2d(&codes_view, codes, AWQ_U8, n, k);
-        awq_tensor_init_const_2d(&scales_view, scales, AWQ_F32, n, groups);
+        awq_tensor_init_const_2d(&scales_view, scales, AWQ_F16, n, groups);
         awq_tensor_init_const_2d(&zeros_view, zeros, AWQ_U8, n, groups);
         status = awq_weight_create(problem->context, &codes_view, &scales_view,
                                    problem->symmetric ? NULL : &zeros_view, &options, &problem->weight);
