@@ -34,7 +34,7 @@ APP_SOURCES  := $(wildcard examples/awq/*.c)
 APP_SHIMS    := $(wildcard examples/awq/*.cc)
 APP_OBJECTS  := $(APP_SOURCES:%.c=$(BUILD)/%.o) $(APP_SHIMS:%.cc=$(BUILD)/%.o)
 LESSONS      := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
-TSAN_TESTS   := $(addprefix $(BUILD)/test/test_,threads context calibration quantize search linear)
+TSAN_TESTS   := $(addprefix $(BUILD)/test/test_,threads context sharing status archive checkpoint calibration quantize search linear)
 TESTS        := $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/test_*.c test/app_*.c))
 
 TEST_LIBS = -lcmocka
@@ -128,7 +128,7 @@ export BUILD CC CXX
 check: all $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden
 	@test/run $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
 
-check-full: check asan tsan
+check-full: check asan ubsan tsan
 
 # The loops of the CPU alone, each as a share of one that only reads; BENCH=NAME for some of them.
 bench-kernels: $(BUILD)/test/test_cpu_kernels
@@ -157,6 +157,11 @@ SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all
 asan:
 	$(MAKE) BUILD=$(BUILD)/asan CFLAGS="-O1 -g -fno-omit-frame-pointer $(SANITIZE)" CXXFLAGS="-O1 -g $(SANITIZE)" \
 	    SANITIZE="$(SANITIZE)" check
+
+# The undefined-behaviour sanitizer alone, on code optimised as it is shipped.
+UNDEFINED = -fsanitize=undefined,float-cast-overflow -fno-sanitize-recover=all
+ubsan:
+	$(MAKE) BUILD=$(BUILD)/ubsan CFLAGS="-O2 -g $(UNDEFINED)" CXXFLAGS="-O2 -g -fsanitize=undefined" SANITIZE="$(UNDEFINED)" check
 
 # The thread sanitizer over the tests in which threads meet.
 tsan:
@@ -224,6 +229,6 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-peers bench-gpu demo asan tsan tsan-check clean install \
+.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-peers bench-gpu demo asan ubsan tsan tsan-check clean install \
     install-headers install-static install-shared install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
 .DELETE_ON_ERROR:

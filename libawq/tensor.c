@@ -232,7 +232,8 @@ int64_t awqi_tensor_elements(const awq_tensor *tensor)
 
 void *awqi_tensor_data(const awq_tensor *tensor)
 {
-    return (unsigned char *)tensor->data + tensor->byte_offset;
+    /* C has no offset of a null pointer, not even 0, and an empty tensor may have no data. */
+    return tensor->data != NULL ? (unsigned char *)tensor->data + tensor->byte_offset : NULL;
 }
 
 bool awqi_tensor_is_contiguous(const awq_tensor *tensor)

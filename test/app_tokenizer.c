@@ -242,6 +242,10 @@ static void unknown_components_are_refused_by_name(void **state)
         "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"x\"}}]},",
         "special token x");
     check_component_refused("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": []},", "the text once");
+    /* Such an id once came out of tokenizer_encode, which promises ids of the vocabulary. */
+    check_component_refused("\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": "
+                            "\"x\"}}, {\"Sequence\": {}}], \"special_tokens\": {\"x\": {\"ids\": [1000000]}}},",
+                            "token 1000000 is none");
     check_component_refused("\"added_tokens\": [{\"id\": 1, \"content\": \"x\", \"single_word\": true}],",
                             "single_word");
     check_component_refused("\"added_tokens\": [{\"id\": -1, \"content\": \"x\"}],", "no id");

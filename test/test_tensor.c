@@ -234,6 +234,16 @@ static void dtypes_have_names_and_sizes(void **state)
     assert_string_equal(awq_dtype_name(77), "unknown");
 }
 
+/* Where a calibration had kept no rows, 0 was added to its null pointer, which C does not define. */
+static void empty_tensors_need_no_data(void **state)
+{
+    (void)state;
+    awq_tensor tensor;
+    awq_tensor_init_1d(&tensor, NULL, AWQ_F32, 0);
+    assert_int_equal(awqi_check_tensor(&tensor, 1, 0, "empty"), AWQ_OK);
+    assert_null(awqi_tensor_data(&tensor));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +252,7 @@ int main(void)
         cmocka_unit_test(bfloat_rounding_is_to_nearest_even),
         cmocka_unit_test(copies_convert_and_follow_strides),
         cmocka_unit_test(rows_of_any_rank_are_found),
+        cmocka_unit_test(empty_tensors_need_no_data),
         cmocka_unit_test(bad_views_are_refused_by_name),
         cmocka_unit_test(non_finite_values_are_found),
         cmocka_unit_test(dlpack_tensors_are_borrowed),

@@ -158,6 +158,14 @@ static bool load_decoder(struct decoder *decoder, const json_t *json, int nestin
 
 /* ----------------------------------------------------------------------------------- loading */
 
+static bool check_affix(const struct affix *affix, int32_t vocabulary, char *reason)
+{
+    for (size_t i = 0; i < affix->count; i++)
+        if (affix->ids[i] >= vocabulary)
+            return refuse(reason, "post_processor: token %d is none of the vocabulary of %d", affix->ids[i], vocabulary);
+    return true;
+}
+
 static bool load(struct tokenizer_json *tokenizer, const json_t *json, char *reason)
 {
     tokenizer->normalizer = normalizer_create(json_object_get(json, "normalizer"), reason);
@@ -176,7 +184,8 @@ static bool load(struct tokenizer_json *tokenizer, const json_t *json, char *rea
         int32_t last = tokenizer->added.by_id[tokenizer->added.count - 1]->id;
         if (last >= tokenizer->vocabulary) tokenizer->vocabulary = last + 1;
     }
-    return true;
+    return check_affix(&tokenizer->prefix, tokenizer->vocabulary, reason) &&
+           check_affix(&tokenizer->suffix, tokenizer->vocabulary, reason);
 }
 
 struct tokenizer_json *tokenizer_json_create(const json_t *json, char *reason)

@@ -83,7 +83,7 @@ bool utf8_append_valid(struct text_buffer *buffer, const char *text, size_t leng
         at = bytes < 0 ? at + (size_t)-bytes : length;
         copied = at;
     }
-    return text_buffer_append(buffer, text + copied, length - copied);
+    return copied == length || text_buffer_append(buffer, text + copied, length - copied); /* empty text may be NULL */
 }
 
 bool utf8_is_space(uint32_t character)

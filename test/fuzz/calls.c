@@ -43,9 +43,10 @@ static bool is_harmless(const awq_tensor *tensor, size_t element)
     if (refused) return true;
     for (int32_t i = 0; i < tensor->ndim; i++) {
         if (tensor->shape[i] > MOST_ELEMENTS || (elements *= tensor->shape[i]) > MOST_ELEMENTS) return false;
-        int64_t reach = (tensor->shape[i] - 1) * tensor->strides[i];
-        if (reach > 0) high += reach;
-        if (reach < 0) low += reach;
+        int64_t reach;
+        if (__builtin_mul_overflow(tensor->shape[i] - 1, tensor->strides[i], &reach)) return false;
+        if (reach > 0) high += reach > ARENA ? ARENA : reach;
+        if (reach < 0) low += reach < -ARENA ? -ARENA : reach;
     }
     return elements == 0 || (low >= -512 && high < 512);
 }
@@ -475,6 +476,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     awq_context_options options;
     awq_struct_init(&options, sizeof options);
     options.threads = 1;
+    options.memory_limit_bytes = 16 << 20; /* libFuzzer takes a request for terabytes for a fault, even if it is refused */
     fuzz_assert(awq_context_create(&options, &machine.context[0]) == AWQ_OK);
     for (int i = 0; i < MOST_STEPS && machine.input.at < machine.input.end; i++)
         steps[fuzz_take(&machine.input, 1) % (sizeof steps / sizeof *steps)](&machine);
