@@ -41,7 +41,7 @@ row='%-17s %-9s %4s %5s %8s %10s %8s %7s %9s %7s %8s\n'
                 target=$out/$name-$method-int$bits
                 case $method in
                 rtn) options="--method rtn" ;;
-                awq) options="--no-clip" ;;
+                awq) options="--range minmax" ;;
                 awq+clip) options= ;;
                 esac
                 # shellcheck disable=SC2086

@@ -11,7 +11,7 @@
 #include "weight.h"
 
 /* Raised whenever this table or a struct it passes changes. */
-#define AWQI_BACKEND_ABI 5u
+#define AWQI_BACKEND_ABI 6u
 
 /* What the core lends a backend that is not linked with it. */
 struct awqi_host {
@@ -66,6 +66,22 @@ struct awqi_group_norms_job {
     const float *differences; /* [n][k] on the device */
     int64_t n, k, group_size;
     double *squares; /* [n][groups] */
+};
+
+/* Choose ranges and codes of w s by what the outputs lose, in the EXACT profile.  Everything is in host memory. */
+struct awqi_refine_job {
+    const struct awqi_scaled *scaled; /* finite; a scale of 0 makes a column that is left out */
+    struct awqi_quantizer quantizer;
+    int32_t range;         /* AWQ_RANGE_* */
+    const double *squares; /* [K] sums of x^2, which weigh columns where 'root' is NULL; NULL: ones */
+    const float *root;     /* [K][K] of X^T X with damping: feedback from the last column to the first; NULL: none */
+    const double *gram;    /* [K][K] X^T X: descent afterwards; NULL: none */
+    double damping;        /* that 'root' has, in proportion to each diagonal element */
+    const float *clip;     /* [N][groups], or NULL */
+    uint8_t *codes;        /* as in awqi_quantize_job */
+    float *scales;
+    uint8_t *zeros;
+    uint64_t clamped_scales, zero_groups; /* results */
 };
 
 /* One linear to prepare: quantised ('weight') or dense ('dense'), never both. */
@@ -136,6 +152,8 @@ struct awqi_backend {
     awq_status (*product_norm)(void *device, const float *x, int64_t rows, const float *delta, int64_t n, int64_t k,
                                double *sum);
     awq_status (*group_norms)(void *device, const struct awqi_group_norms_job *job);
+    /* NULL in a backend that leaves it to the processor. */
+    awq_status (*refine)(void *device, struct awqi_refine_job *job);
 
     awq_status (*linear_prepare)(void *device, const struct awqi_linear_spec *spec, void **prepared);
     void (*linear_release)(void *device, void *prepared);

@@ -1,6 +1,8 @@
 /* Statistics of one linear input: create, observe, merge, read. */
 #include "calibration.h"
+
 #include "place.h"
+#include "search.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -68,6 +70,7 @@ void awq_calibration_destroy(awq_calibration *calibration)
     awqi_free(context, calibration->sample);
     awqi_free(context, calibration->sums.abs_high);
     awqi_free(context, calibration->gram);
+    awqi_free(context, calibration->root);
     if (calibration->device_gram != NULL)
         awqi_context_backend(context)->release(awqi_context_device(context), calibration->device_gram);
     awqi_free(context, calibration);
@@ -79,6 +82,42 @@ awq_calibration *awqi_calibration_retain(const awq_calibration *calibration)
     awq_calibration *retained = (awq_calibration *)(uintptr_t)calibration; /* counting is not changing */
     atomic_fetch_add_explicit(&retained->references, 1, memory_order_relaxed);
     return retained;
+}
+
+static void drop_root(awq_calibration *calibration)
+{
+    awqi_free(calibration->context, calibration->root);
+    calibration->root = NULL;
+}
+
+static awq_status make_root(awq_calibration *calibration, double damping)
+{
+    const int64_t channels = calibration->channels;
+    const uint64_t count = (uint64_t)channels * (uint64_t)channels;
+    void *gram = NULL, *root = NULL;
+    awq_status status = awqi_alloc(calibration->context, count, sizeof(double), "Gram matrix to factor", &gram);
+    if (status == AWQ_OK)
+        status = awqi_alloc(calibration->context, count, sizeof(float), "root of the Gram matrix", &root);
+    if (status == AWQ_OK) {
+        double *values = gram;
+        memcpy(values, calibration->gram, count * sizeof *values);
+        for (int64_t i = 0; i < channels; i++) values[i * (channels + 1)] *= 1.0 + damping;
+        awqi_gram_root(calibration->context, values, channels, root);
+        calibration->root = root;
+        calibration->root_damping = damping;
+    }
+    awqi_free(calibration->context, gram);
+    return status;
+}
+
+awq_status awqi_calibration_root(const awq_calibration *calibration, double damping, const float **root)
+{
+    awq_calibration *kept = (awq_calibration *)(uintptr_t)calibration;
+    awq_status status = awqi_calibration_settle(calibration);
+    if (status == AWQ_OK && kept->root != NULL && kept->root_damping != damping) drop_root(kept);
+    if (status == AWQ_OK && kept->root == NULL) status = make_root(kept, damping);
+    if (status == AWQ_OK) *root = kept->root;
+    return status;
 }
 
 /* ---- observe */
@@ -270,6 +309,7 @@ static awq_status observe_batch(awq_calibration *calibration, struct batch *batc
     if (status == AWQ_OK && gram != NULL)
         status = backend->accumulate_gram(device, &batch->x.view, batch->weights, gram);
     if (status == AWQ_OK) status = backend->accumulate(device, &batch->x.view, batch->weights, &calibration->sums);
+    drop_root(calibration);
     if (status == AWQ_OK) status = sample_batch(calibration, batch);
     if (status != AWQ_OK) return status;
     calibration->rows += batch->counted;
@@ -361,6 +401,7 @@ awq_status awq_calibration_merge(awq_calibration *calibration, const awq_calibra
     if (status == AWQ_OK) status = awqi_calibration_settle(source);
     if (status == AWQ_OK) status = awqi_row_sample_reserve(calibration->sample, source->sample->count);
     if (status != AWQ_OK) return status;
+    drop_root(calibration);
     merge_sums(calibration, source);
     for (int64_t i = 0; calibration->gram != NULL && i < calibration->channels * calibration->channels; i++)
         calibration->gram[i] += source->gram[i];

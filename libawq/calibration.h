@@ -17,12 +17,18 @@ struct awq_calibration {
     struct awqi_channel_sums sums;  /* five arrays of one allocation, which begins at abs_high */
     double *gram;                   /* [channels][channels], symmetric: weighted sums of x_i x_j; NULL without the flag */
     double *device_gram;            /* its present value, while the context's device adds to it; NULL: 'gram' */
+    float *root;                    /* awqi_calibration_root's, while there is one */
+    double root_damping;
     struct awqi_row_sample *sample; /* looking at it may sort it, also through a const calibration */
 };
 
 /* Bring the Gram matrix home from the device, before it is read.  Looking at a calibration may do so, as it may sort the
  * sample, also through a const one. */
 awq_status awqi_calibration_settle(const awq_calibration *calibration);
+
+/* The root R [channels][channels] of the Gram matrix with 'damping' of each diagonal element added to it: upper triangular,
+ * R^T R.  Made at the first call and kept until the calibration changes. */
+awq_status awqi_calibration_root(const awq_calibration *calibration, double damping, const float **root);
 
 /* Another reference, given back with awq_calibration_destroy. */
 awq_calibration *awqi_calibration_retain(const awq_calibration *calibration);

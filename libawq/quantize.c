@@ -1,6 +1,7 @@
 /* awq_quantize: options resolved and inputs checked, then blocks of rows through the backend into a weight. */
 #include "backend.h"
 #include "place.h"
+#include "refine.h"
 #include "salient.h"
 #include "search.h"
 
@@ -46,27 +47,29 @@ struct quantization {
     struct awqi_placed w;
     const awq_tensor *clip; /* [n][groups], or NULL */
     struct awqi_quantizer quantizer;
+    struct awqi_refinement refinement;
     int64_t n, k, groups;
+    int64_t rows_at_once; /* all of them where they are refined, which needs much for a weight but little for a row */
     float *input_scale; /* [k], or NULL */
     struct awqi_salient salient;
     float *masked;      /* [k], the input scale with 0 in salient columns; NULL when there are none */
-    float *limits;      /* [ROWS_AT_ONCE][groups], or NULL */
-    uint8_t *codes;     /* [ROWS_AT_ONCE][k] */
-    float *scales;      /* [ROWS_AT_ONCE][groups] */
-    uint8_t *zeros;     /* [ROWS_AT_ONCE][groups] */
+    float *limits;      /* [rows_at_once][groups], or NULL */
+    uint8_t *codes;     /* [rows_at_once][k] */
+    float *scales;      /* [rows_at_once][groups] */
+    uint8_t *zeros;     /* [rows_at_once][groups] */
     int64_t first_row;  /* of the block at work */
     awq_weight *weight;
 };
 
 /* ---- inputs */
 
-/* Times its scales, so that an overflow is found as well. */
 static struct awqi_scaled scaled_weight(const struct quantization *work)
 {
     int32_t dtype = work->quantizer.profile == AWQ_PROFILE_EXACT ? AWQ_F32 : work->w.view.dtype;
     return (struct awqi_scaled){&work->w.view, work->input_scale, dtype};
 }
 
+/* Times its scales, so that an overflow is found as well. */
 static awq_status check_finite(const struct quantization *work)
 {
     const struct awqi_scaled scaled = scaled_weight(work);
@@ -109,9 +112,25 @@ static void store_row(void *user_data, int64_t row)
     if (weight->zeros != NULL) memcpy(weight->zeros + to * groups, work->zeros + row * groups, (size_t)groups);
 }
 
-static awq_status quantize_block(struct quantization *work)
+static awq_status refine_block(struct quantization *work)
 {
-    int64_t rows = awqi_min64(ROWS_AT_ONCE, work->n - work->first_row);
+    struct awqi_scaled scaled = scaled_weight(work);
+    struct awqi_refine_job job = {
+        .quantizer = work->quantizer,
+        .clip = work->limits,
+        .codes = work->codes,
+        .scales = work->scales,
+        .zeros = work->zeros,
+    };
+    if (work->masked != NULL) scaled.scales = work->masked;
+    awq_status status = awqi_refine(work->context, &work->refinement, &scaled, &job);
+    work->weight->clamped_scales = job.clamped_scales;
+    work->weight->zero_groups = job.zero_groups;
+    return status;
+}
+
+static awq_status round_block(struct quantization *work, int64_t rows)
+{
     awq_tensor w = work->w.view;
     w.shape[0] = rows;
     w.byte_offset += (uint64_t)(work->first_row * w.strides[0] * (int64_t)awq_dtype_size(w.dtype));
@@ -124,20 +143,27 @@ static awq_status quantize_block(struct quantization *work)
         .scales = work->scales,
         .zeros = work->zeros,
     };
-    awq_status status = work->limits != NULL ? load_limits(work, rows) : AWQ_OK;
-    if (status != AWQ_OK) return status;
-    status = awqi_context_backend(work->context)->quantize(awqi_context_device(work->context), &job);
+    awq_status status = awqi_context_backend(work->context)->quantize(awqi_context_device(work->context), &job);
     if (status != AWQ_OK)
         return awqi_fail_in(status, "w, counting rows from %lld", (long long)work->first_row);
-    awqi_parallel_for(work->context, rows, store_row, work);
     work->weight->clamped_scales += job.clamped_scales;
     work->weight->zero_groups += job.zero_groups;
     return AWQ_OK;
 }
 
+static awq_status quantize_block(struct quantization *work)
+{
+    int64_t rows = awqi_min64(work->rows_at_once, work->n - work->first_row);
+    awq_status status = work->limits != NULL ? load_limits(work, rows) : AWQ_OK;
+    if (status == AWQ_OK)
+        status = awqi_refinement_is_wanted(&work->refinement) ? refine_block(work) : round_block(work, rows);
+    if (status == AWQ_OK) awqi_parallel_for(work->context, rows, store_row, work);
+    return status;
+}
+
 static awq_status allocate_block(struct quantization *work)
 {
-    uint64_t rows = (uint64_t)awqi_min64(ROWS_AT_ONCE, work->n);
+    uint64_t rows = (uint64_t)work->rows_at_once;
     uint64_t groups = rows * (uint64_t)work->groups;
     void *codes = NULL, *scales = NULL, *zeros = NULL, *limits = NULL;
     awq_status status = awqi_alloc(work->context, rows, (uint64_t)work->k, "a block of codes", &codes);
@@ -205,7 +231,7 @@ static awq_status quantize_blocks(struct quantization *work, bool record_input_s
     awq_status status = awqi_weight_allocate(work->context, work->n, work->k, &work->quantizer, record_input_scale,
                                              &work->weight);
     if (status == AWQ_OK) status = allocate_block(work);
-    for (; status == AWQ_OK && work->first_row < work->n; work->first_row += ROWS_AT_ONCE)
+    for (; status == AWQ_OK && work->first_row < work->n; work->first_row += work->rows_at_once)
         status = quantize_block(work);
     if (status == AWQ_OK) status = keep_salient(work);
     if (status == AWQ_OK && record_input_scale)
@@ -238,14 +264,17 @@ awq_status awq_quantize(awq_context *context, const awq_tensor *w, const awq_sea
 
     struct quantization work = {.context = context, .clip = merged.clip, .n = w->shape[0], .k = w->shape[1]};
     status = awqi_quantizer_resolve(&merged, work.k, &work.quantizer);
+    if (status == AWQ_OK)
+        status = awqi_refinement_resolve(&merged, search, &work.quantizer, work.k, &work.refinement);
     if (status != AWQ_OK) return awqi_fail_in(status, "awq_quantize");
+    work.rows_at_once = awqi_refinement_is_wanted(&work.refinement) ? work.n : awqi_min64(ROWS_AT_ONCE, work.n);
     work.groups = awqi_ceil_div(work.k, work.quantizer.group_size);
     status = awqi_scaled_take_scales(context, search, merged.input_scale, work.k, &work.input_scale);
     if (status == AWQ_OK) status = check_clip(&work);
     if (status == AWQ_OK) status = awqi_place(context, w, &work.w);
     if (status == AWQ_OK) status = check_finite(&work);
     if (status == AWQ_OK)
-        status = awqi_salient_choose(context, &merged, awqi_search_calibration(search), w, &work.salient);
+        status = awqi_salient_choose(context, &merged, work.refinement.calibration, w, &work.salient);
     if (status == AWQ_OK) status = mask_salient(&work);
     bool record = work.input_scale != NULL && !(merged.flags & AWQ_QUANTIZE_INPUT_SCALE_FOLDED);
     if (status == AWQ_OK) status = quantize_blocks(&work, record);

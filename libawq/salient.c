@@ -65,7 +65,7 @@ static awq_status rank_by_calibration(awq_context *context, const awq_calibratio
 {
     if (calibration == NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "channels are to be chosen by activation, but nothing says what that is: "
-                                            "give a search, or an importance");
+                                            "give a search, a calibration or an importance");
     void *memory;
     awq_status status = awqi_alloc(context, (uint64_t)k, sizeof(double), "statistics of channels", &memory);
     if (status != AWQ_OK) return status;

@@ -107,14 +107,21 @@ static awq_status import_options(awq_search *search, const awq_search_options *g
     if (status != AWQ_OK) return status;
     options->quantize = NULL;
     if (options->grid_points == 0) options->grid_points = 20;
-    const char *own = search->quantize.clip != NULL              ? "clip"
-                      : search->quantize.input_scale != NULL     ? "input_scale"
-                      : search->quantize.importance != NULL      ? "importance"
-                      : search->quantize.salient_columns != NULL ? "salient_columns"
-                                                                 : NULL;
+    const awq_quantize_options *quantize = &search->quantize;
+    const char *own = quantize->clip != NULL              ? "clip"
+                      : quantize->input_scale != NULL     ? "input_scale"
+                      : quantize->importance != NULL      ? "importance"
+                      : quantize->salient_columns != NULL ? "salient_columns"
+                      : quantize->calibration != NULL     ? "calibration"
+                                                          : NULL;
     if (own != NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_search_options: quantize has %s, which belongs to one weight", own);
     return awqi_quantizer_resolve(&search->quantize, search->calibration->channels, &search->quantizer);
+}
+
+const awq_calibration *awqi_search_calibration(const awq_search *search)
+{
+    return search != NULL ? search->calibration : NULL;
 }
 
 awq_status awqi_search_merge_options(const awq_search *search, const awq_quantize_options *given,
@@ -131,6 +138,9 @@ awq_status awqi_search_merge_options(const awq_search *search, const awq_quantiz
     if (options->salient_fraction == 0.0 && options->salient_columns == NULL)
         options->salient_fraction = defaults->salient_fraction;
     if (options->seed == 0) options->seed = defaults->seed;
+    if (options->range == 0) options->range = defaults->range;
+    if (options->rounding == 0) options->rounding = defaults->rounding;
+    if (options->damping == 0.0) options->damping = defaults->damping;
     options->flags |= defaults->flags;
     return AWQ_OK;
 }
@@ -538,11 +548,6 @@ awq_status awqi_search_check(const awq_search *search, int64_t inputs)
     if (status != AWQ_OK || search->calibration->channels == inputs) return status;
     return awqi_fail(AWQ_ERROR_INVALID, "search: over %lld inputs, but the weight has %lld",
                      (long long)search->calibration->channels, (long long)inputs);
-}
-
-const awq_calibration *awqi_search_calibration(const awq_search *search)
-{
-    return search != NULL ? search->calibration : NULL;
 }
 
 const float *awqi_search_scales(const awq_search *search)

@@ -1,6 +1,7 @@
 /* awq_weight: codes, scales, zero points and input scale of a quantised linear; made, cut, joined, read back. */
 #include "weight.h"
 
+#include <float.h>
 #include <math.h>
 
 enum { PART = 256 }; /* codes at a time, on the stack; a multiple of 8, as awqi_weight_set_codes wants */
@@ -170,6 +171,14 @@ static void store_floats(const awq_tensor *tensor, int64_t row, int64_t first, c
 }
 
 /* ---- making */
+
+float awqi_weight_stored_scale(int32_t dtype, float step)
+{
+    const float least = dtype == AWQ_F16 ? 0x1p-24f : dtype == AWQ_BF16 ? 0x1p-133f : 0x1p-149f;
+    const float greatest = dtype == AWQ_F16 ? 65504.0f : dtype == AWQ_BF16 ? 0x1.fep127f : FLT_MAX;
+    const float size = fabsf(awqi_round_to(dtype, step));
+    return copysignf(size > greatest ? greatest : size >= least ? size : least, step);
+}
 
 awq_status awqi_check_input_scale(const awq_tensor *scale, int64_t k)
 {

@@ -69,6 +69,10 @@ awq_status awqi_weight_stack_salient(size_t count, const awq_weight *const *weig
 
 /* ---- */
 
+/* 'step', which is not 0, rounded to the dtype it is stored in, where it never becomes 0 nor infinite: every code would be
+ * lost then. */
+float awqi_weight_stored_scale(int32_t dtype, float step);
+
 /* AWQ_ERROR_INVALID or AWQ_ERROR_NON_FINITE unless 'scale' is F32 [k] and all positive and finite. */
 awq_status awqi_check_input_scale(const awq_tensor *scale, int64_t k);
 

@@ -251,7 +251,7 @@ static void every_setting_gives_a_model_that_runs(void **state)
         {"--calib C --profile llm-awq", 0.5},
         {"--calib C --version compressed-tensors", 0.5},
         {"--calib C --version compressed-tensors --scale-dtype bf16", 0.5},
-        {"--calib C --no-clip --no-scale-o", 0.5},
+        {"--calib C --range minmax --no-scale-o", 0.5},
         {"--calib C --bits 3", 0.8},
         {"--calib C --bits 2 --symmetric", 1.5},
         {"--calib C --bits 8 --group-size -1", 0.03},
@@ -386,7 +386,7 @@ static void wrong_usage_is_told_from_failure(void **state)
     refuse("M -o O --calib C --profile llm-awq --symmetric", EXIT_USAGE, "no symmetric quantiser");
     refuse("M -o O --calib C --exclude [", EXIT_USAGE, "--exclude '['");
     refuse("M -o O --calib C --smooth-factor 2", EXIT_USAGE, "--smooth-factor");
-    refuse("M -o O --calib C --profile gptq", EXIT_USAGE, "--profile is one of exact|autoawq|llm-awq");
+    refuse("M -o O --calib C --profile gptq", EXIT_USAGE, "--profile is one of auto|exact|autoawq|llm-awq");
     assert_nothing_written();
 }
 

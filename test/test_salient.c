@@ -170,7 +170,7 @@ static void test_bad_input(void **state)
     options = salient_options(-1, 0.1);
     refuse(*state, &view, &options, AWQ_ERROR_INVALID, "salient_rule -1");
     options = salient_options(AWQ_SALIENT_BY_ACTIVATION, 0.1);
-    refuse(*state, &view, &options, AWQ_ERROR_INVALID, "give a search, or an importance");
+    refuse(*state, &view, &options, AWQ_ERROR_INVALID, "give a search, a calibration or an importance");
     options.salient_values = &values;
     refuse(*state, &view, &options, AWQ_ERROR_INVALID, "salient_values");
 

@@ -6,24 +6,22 @@
 
 #include "commands.h"
 
-enum { BY_ROUNDING, BY_SEARCH };
 enum { VERSION_AUTO, VERSION_FLOAT, VERSION_FORMATS }; /* those of format_at from the last on */
 enum { THROUGH_FLOAT, THROUGH_QUANTIZED };
-enum { DUO_AUTO, DUO_ON, DUO_OFF, DUO_BOTH };
 
 static const int32_t scale_dtypes[] = {0, AWQ_F16, AWQ_BF16, AWQ_F32};
 
 struct options {
     struct quantize_request request;
-    int method, version, bits, profile, through, scale_dtype, duo, salient_rule;
+    struct quantize_choice choice;
+    int version, bits, through, scale_dtype, salient_rule;
     int64_t group_size, seed;
     double smooth_factor, salient;
-    bool zero_point, symmetric, no_clip, no_scale_o;
+    bool zero_point, symmetric, no_scale_o;
 };
 
 static const struct options defaults = {
     .request = {.samples = 128, .length = 512, .settings = {.search_tokens = 1024}},
-    .method = BY_SEARCH,
     .bits = 4,
     .group_size = 128,
 };
@@ -36,32 +34,20 @@ static int32_t choose_layout(const struct options *options)
     return options->bits == 4 ? AWQ_LAYOUT_GEMM : AWQ_LAYOUT_COMPRESSED_TENSORS;
 }
 
-/* Scales that look at the weights too gave the least divergence on the embedded model and its twin, at no more cost. */
-static int32_t choose_scales(const struct options *options)
-{
-    if (options->duo == DUO_BOTH) return AWQ_SCALES_BOTH;
-    if (options->duo == DUO_ON) return AWQ_SCALES_DUO;
-    if (options->duo == DUO_OFF || options->profile == AWQ_PROFILE_LLM_AWQ) return AWQ_SCALES_PLAIN;
-    return AWQ_SCALES_DUO;
-}
-
 static void fill_settings(const struct options *options, struct quantize_settings *settings)
 {
     awq_struct_init(&settings->quantizer, sizeof settings->quantizer);
     settings->quantizer.bits = options->bits;
     settings->quantizer.group_size = options->group_size;
     settings->quantizer.flags = options->symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
-    settings->quantizer.profile = options->profile;
     settings->quantizer.scale_dtype = scale_dtypes[options->scale_dtype];
     settings->quantizer.salient_fraction = options->salient;
     settings->quantizer.salient_rule = options->salient_rule;
     settings->quantizer.seed = (uint64_t)options->seed;
     settings->layout = choose_layout(options);
-    settings->search = options->method == BY_SEARCH;
-    settings->clip = settings->search && !options->no_clip;
+    quantize_choose(&options->choice, settings);
     settings->scale_output = !options->no_scale_o;
     settings->through_quantized = options->through == THROUGH_QUANTIZED;
-    settings->scales = choose_scales(options);
     settings->smooth_factor = options->smooth_factor;
     settings->seed = (uint64_t)options->seed;
 }
@@ -85,13 +71,25 @@ static int check(const struct cli_command *command, const struct options *option
                          format ? format->name : "float");
     if (options->salient > 0 && options->salient_rule == AWQ_SALIENT_BY_ACTIVATION && !options->request.calib)
         return cli_usage(command, "--calib is missing: text that shows which channels are salient");
-    if (options->version == VERSION_FLOAT && options->method == BY_ROUNDING)
-        return cli_usage(command, "--version float writes what was searched for, and --method rtn searches nothing");
-    if (options->profile == AWQ_PROFILE_LLM_AWQ && options->symmetric)
-        return cli_usage(command, "--profile llm-awq has no symmetric quantiser; exact and autoawq have");
-    if (options->method == BY_SEARCH && !options->request.calib)
-        return cli_usage(command, "--calib is missing: text to calibrate with (--method rtn goes without)");
     if (!exclude_check(&options->request.exclude, message, sizeof message)) return cli_usage(command, "%s", message);
+    return EXIT_OK;
+}
+
+static int check_method(const struct cli_command *command, const struct options *options,
+                        const struct quantize_settings *settings)
+{
+    const awq_quantize_options *quantizer = &settings->quantizer;
+    const bool rounding = quantizer->rounding != AWQ_ROUND_NEAREST, range = quantizer->range != AWQ_RANGE_MINMAX;
+    if (options->version == VERSION_FLOAT && !settings->search && !settings->clip)
+        return cli_usage(command, "--version float writes scaled and clipped weights, and neither is asked for");
+    if (options->version == VERSION_FLOAT && (rounding || range))
+        return cli_usage(command, "--version float does not round, so --rounding is nearest and --range minmax or clip");
+    if (quantizer->profile == AWQ_PROFILE_LLM_AWQ && options->symmetric)
+        return cli_usage(command, "--profile llm-awq has no symmetric quantiser; exact and autoawq have");
+    if (quantizer->profile != AWQ_PROFILE_EXACT && (rounding || range))
+        return cli_usage(command, "the profiles of peers know only --rounding nearest and --range minmax or clip");
+    if (!options->request.calib && (settings->search || settings->clip || rounding))
+        return cli_usage(command, "--calib is missing: text to calibrate with (--method rtn goes without)");
     return EXIT_OK;
 }
 
@@ -102,6 +100,8 @@ static int run(const struct cli_command *command, const void *given)
     int exit_code = check(command, options);
     if (exit_code != EXIT_OK) return exit_code;
     fill_settings(options, &request.settings);
+    exit_code = check_method(command, options, &request.settings);
+    if (exit_code != EXIT_OK) return exit_code;
     return quantize_model(&request, NULL);
 }
 
@@ -144,18 +144,28 @@ static const struct cli_option table[] = {
      .help = "Leave linears as they are in whose name this is found, such as 'layers\\.0\\.' or 'o_proj$'.  May be "
              "given several times.  Embeddings, norms and lm_head always stay as they are."},
     {CLI_HEADING, "Method", .offset = 0},
-    {CLI_CHOICE, "method", offsetof(struct options, method), .argument = "rtn|awq",
-     .help = "rtn only rounds to nearest and needs no calibration."},
-    {CLI_FLAG, "no-clip", offsetof(struct options, no_clip), .help = "Do not search for clipping ranges."},
+    {CLI_CHOICE, "preset", offsetof(struct options, choice.preset),
+     .argument = "default|paper|autoawq|llm-awq|best",
+     .help = "What the options below are where they are auto.  paper, autoawq and llm-awq do as those; best takes longer "
+             "and loses least: scales, ranges and codes are all chosen by what the outputs lose."},
+    {CLI_CHOICE, "method", offsetof(struct options, choice.method), .argument = "auto|rtn|gptq|awq|awq+gptq",
+     .help = "awq scales channels; gptq lets each weight make up for what others lose in rounding; rtn only rounds to "
+             "nearest and needs no calibration."},
+    {CLI_CHOICE, "range", offsetof(struct options, choice.range), .argument = "auto|minmax|clip|search",
+     .help = "Ranges of groups: whole, clipped evenly as AWQ does, or with each end searched."},
+    {CLI_CHOICE, "rounding", offsetof(struct options, choice.rounding),
+     .argument = "auto|nearest|feedback|descent",
+     .help = "Each weight to its nearest code; to the one that makes up for what others lost (as in GPTQ); or that, and "
+             "then moved wherever the output gains."},
     {CLI_FLAG, "no-scale-o", offsetof(struct options, no_scale_o),
      .help = "Do not search scales for the attention's output."},
-    {CLI_CHOICE, "duo", offsetof(struct options, duo), .argument = "auto|on|off|both",
+    {CLI_CHOICE, "duo", offsetof(struct options, choice.duo), .argument = "auto|on|off|both",
      .help = "Whether scales also look at the weights, as in AutoAWQ, or at activations alone, as in the paper; both "
              "tries both, in twice the time.  auto is on, and off for --profile llm-awq."},
     {CLI_DOUBLE, "smooth-factor", offsetof(struct options, smooth_factor), .argument = "F",
      .help = "Draw the importance of channels towards their mean, from 0 (not) to 1 (all equal).", .minimum = 0,
      .maximum = 1},
-    {CLI_CHOICE, "profile", offsetof(struct options, profile), .argument = "exact|autoawq|llm-awq",
+    {CLI_CHOICE, "profile", offsetof(struct options, choice.profile), .argument = "auto|exact|autoawq|llm-awq",
      .help = "Arithmetic: exact, or what AutoAWQ or llm-awq compute, to compare with them."},
     {CLI_HEADING, "Salient channels in FP16", .offset = 0},
     {CLI_DOUBLE, "salient", offsetof(struct options, salient), .argument = "FRACTION",

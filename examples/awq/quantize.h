@@ -1,8 +1,9 @@
 /* What the files of `awq quantize` share.
  *
- * quantize.c has the options, quantize_model.c the way through a model, quantize_block.c takes one block from float to
- * quantised, quantize_search.c calibrates and searches for it, quantize_exclude.c says what is left out,
- * quantize_salient.c which channels are salient, quantize_memory.c what it takes, hf_output.c writes the result,
+ * quantize.c has the options, quantize_method.c what they come to, quantize_model.c the way through a model,
+ * quantize_block.c takes one block from float to quantised, quantize_search.c calibrates and searches for it,
+ * quantize_exclude.c says what is left out, quantize_salient.c which channels are salient, quantize_memory.c what it takes,
+ * hf_output.c writes the result,
  * quantize_report.c says what came of it.
  *
  * Functions that can fail return false when they did, and have said why. */
@@ -16,9 +17,9 @@
 
 /* How to quantise. */
 struct quantize_settings {
-    awq_quantize_options quantizer; /* bits, group size, symmetry, profile, scale dtype, salient channels */
+    awq_quantize_options quantizer; /* bits, group size, symmetry, profile, scale dtype, ranges, rounding, salience */
     int32_t layout;                 /* AWQ_LAYOUT_*; 0: float weights, scaled and clipped */
-    bool search;                    /* search column scales; false: round to nearest */
+    bool search;                    /* search column scales */
     bool clip;                      /* search clipping ranges */
     bool scale_output;              /* search o too, and fold its scales into v */
     bool through_quantized;         /* calibrate each block with what the quantised ones before it give */
@@ -30,8 +31,10 @@ struct quantize_settings {
                                      * instead of staying in FP16; 0: they stay */
 };
 
-/* Whether text has to be run through the model: to search, or to see which channels are salient. */
-bool settings_calibrate(const struct quantize_settings *settings);
+/* How, by name: each a place in the list of its option; 0 is auto, or the default preset. */
+struct quantize_choice {
+    int preset, method, range, rounding, duo, profile;
+};
 
 /* What was asked for. */
 struct quantize_request {
@@ -90,7 +93,7 @@ struct quantize_job {
     struct block_report *reports; /* [layers] */
     struct progress progress;
 
-    /* Calibration; none of it without settings->search. */
+    /* Calibration; none of it without quantize_calibrates. */
     struct token_rows windows;
     float *hidden;           /* [windows.rows][windows.columns][config.hidden]: the input of the next block */
     struct session *session; /* for chunk_sequences windows at once */
@@ -102,6 +105,19 @@ struct quantize_job {
     uint64_t estimated_bytes, peak_bytes;
     double seconds;
 };
+
+/* ---- quantize_method.c */
+
+/* Whether text has to be run through the model. */
+bool quantize_calibrates(const struct quantize_request *request);
+
+/* Fill in what the choice decides: search, clip, scales, and the quantiser's profile, range and rounding. */
+void quantize_choose(const struct quantize_choice *choice, struct quantize_settings *settings);
+
+/* "awq+gptq", "search", "descent". */
+const char *quantize_method_name(const struct quantize_settings *settings);
+const char *quantize_range_name(const struct quantize_settings *settings);
+const char *quantize_rounding_name(const struct quantize_settings *settings);
 
 /* ---- quantize_model.c */
 

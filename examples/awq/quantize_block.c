@@ -346,6 +346,7 @@ static bool quantize_linear(struct block_job *block, int linear)
         options.input_scale = &scale_view;
         options.flags |= AWQ_QUANTIZE_INPUT_SCALE_FOLDED;
     }
+    options.calibration = block->statistics.calibration[point_of(linear)];
     if (is_clipped(block, linear)) {
         if (!search_clip(block, linear, &options, &limits)) return false;
         options.clip = &limits;
@@ -401,7 +402,7 @@ bool block_quantize(struct quantize_job *job, struct block_weights *weights, str
     struct block_job block = {.job = job, .weights = weights, .copies = copies, .report = report};
     for (int linear = 0; linear < BLOCK_LINEARS; linear++) block.dtypes[linear] = weights->linear[linear].dense.dtype;
     bool ok = check_block_finite(&job->config, weights) &&
-              (!settings_calibrate(job->settings) || block_search(job, weights, &block.statistics, report)) &&
+              (!quantize_calibrates(job->request) || block_search(job, weights, &block.statistics, report)) &&
               find_importance(&block);
     for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = fold_point(&block, (enum block_point)point);
     ok = ok && quantize_linears(&block);
@@ -411,5 +412,6 @@ bool block_quantize(struct quantize_job *job, struct block_weights *weights, str
         awq_context_free(job->context, block.scales[point]);
     }
     block_statistics_clear(&block.statistics);
-    return ok && (!settings_calibrate(job->settings) || !job->settings->through_quantized || advance_quantized(&block));
+    return ok &&
+           (!quantize_calibrates(job->request) || !job->settings->through_quantized || advance_quantized(&block));
 }

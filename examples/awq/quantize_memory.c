@@ -7,6 +7,8 @@ enum {
     CLIP_ELEMENTS = 1 << 20,  /* of a weight that a clip search works on at once */
     CLIP_BYTES = 12,          /* for each of them */
     CLIP_ROWS = 512,          /* of samples */
+    REFINE_TASKS = 32,        /* of a refinement */
+    REFINE_COLUMN_BYTES = 640, /* of each, for a column */
     ROW_BYTES = 32            /* that a sampled row takes beside its values */
 };
 
@@ -62,6 +64,21 @@ static uint64_t rounding_bytes(const struct quantize_job *job, const struct shap
     return quantized + larger(packed, 2 * LIBRARY_ROWS * shapes->widest);
 }
 
+/* X^T X of every input, kept for the block; its factor, and what goes over one linear's columns at a time. */
+static uint64_t refine_bytes(const struct quantize_job *job, const struct shapes *shapes)
+{
+    const awq_quantize_options *quantizer = &job->settings->quantizer;
+    uint64_t squares = 0, widest = shapes->widest * shapes->widest;
+    uint64_t bytes = shapes->largest_linear + shapes->widest * REFINE_TASKS * REFINE_COLUMN_BYTES;
+    if (quantizer->range == AWQ_RANGE_MINMAX && quantizer->rounding == AWQ_ROUND_NEAREST) return 0;
+    if (quantizer->rounding == AWQ_ROUND_NEAREST) return bytes;
+    for (int point = 0; point < BLOCK_POINTS; point++) {
+        uint64_t inputs = (uint64_t)point_inputs(&job->config, (enum block_point)point);
+        squares += inputs * inputs;
+    }
+    return bytes + squares * (sizeof(double) + sizeof(float)) + widest * sizeof(double);
+}
+
 static uint64_t clip_bytes(const struct shapes *shapes)
 {
     uint64_t elements = shapes->largest_linear < CLIP_ELEMENTS ? shapes->largest_linear : CLIP_ELEMENTS;
@@ -86,7 +103,7 @@ uint64_t estimate_memory(const struct quantize_job *job)
 {
     struct shapes shapes = add_shapes(job);
     uint64_t rounding = rounding_bytes(job, &shapes);
-    if (!settings_calibrate(job->settings)) return rounding;
+    if (!quantize_calibrates(job->request)) return rounding + refine_bytes(job, &shapes);
     struct session_options session = calibration_session(job);
     uint64_t hidden = (uint64_t)(job->windows.rows * job->windows.columns * job->config.hidden) * sizeof(float);
     uint64_t samples = (uint64_t)(sampled_rows(job) + 1);
@@ -95,6 +112,7 @@ uint64_t estimate_memory(const struct quantize_job *job)
     /* Folding into v and up makes F32 copies of them. */
     uint64_t folded = sizeof(float) * 2 * shapes.largest_linear;
     if (job->settings->clip) rounding += clip_bytes(&shapes);
+    rounding += refine_bytes(job, &shapes);
     /* Weights that are not rounded are copies, one of them F32 while it is scaled. */
     if (job->settings->layout == 0) folded += sizeof(float) * (shapes.block + shapes.largest_linear);
     return hidden + session_bytes(job->context, &job->config, &session) + statistics +

@@ -66,6 +66,8 @@ static bool try_stored(const struct quantize_job *job, const struct block_weight
     awq_weight *weight = NULL;
     awq_packed *packed = NULL;
     char name[TENSOR_NAME_SIZE];
+    quantizer.range = AWQ_RANGE_MINMAX;
+    quantizer.rounding = AWQ_ROUND_NEAREST;
     quantizer.salient_rule = AWQ_SALIENT_BY_WEIGHT; /* which columns does not matter here */
     block_linear_name(&job->config, 0, first, name);
     if (!linear_weights_join(job->context, weights->linear + first, (size_t)count, name, &joined)) return false;
@@ -184,11 +186,12 @@ static bool quantize(struct quantize_job *job)
     if (!context_open(request->threads, request->memory_limit, &job->context)) return false;
     if (!output_check(request->model, request->out, request->replace)) return false;
     if (!open_model(job) || !create_writer(job)) return false;
-    if (settings_calibrate(job->settings) && !read_windows(job)) return false;
+    const bool calibrates = quantize_calibrates(request);
+    if (calibrates && !read_windows(job)) return false;
     if (!check_memory(job) || !try_layout(job)) return false;
     if (!request->json && !request->quiet) report_plan(job);
     progress_begin(&job->progress, "Quantising");
-    bool ok = (!settings_calibrate(job->settings) || embed_windows(job)) && quantize_blocks(job);
+    bool ok = (!calibrates || embed_windows(job)) && quantize_blocks(job);
     progress_end(&job->progress);
     if (!ok || !finish(job)) return false;
     job->seconds = cli_seconds() - start;

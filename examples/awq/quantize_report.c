@@ -43,13 +43,14 @@ void report_plan(const struct quantize_job *job)
         printf("a scale a row");
     else
         printf("groups of %" PRId64, quantizer->group_size);
-    printf(", %s, %s, %s\n", quantizer->flags & AWQ_QUANTIZE_SYMMETRIC ? "symmetric" : "zero points",
-           layout_name(settings),
-           !settings->search ? "rounded to nearest" : settings->clip ? "AWQ with clipping" : "AWQ");
+    printf(", %s, %s\n", quantizer->flags & AWQ_QUANTIZE_SYMMETRIC ? "symmetric" : "zero points",
+           layout_name(settings));
+    printf("method       %s, range %s, rounding %s\n", quantize_method_name(settings), quantize_range_name(settings),
+           quantize_rounding_name(settings));
     if (quantizer->salient_fraction > 0)
         printf("in FP16      %g %% of the input channels, %s\n", 100 * quantizer->salient_fraction,
                rule_names[quantizer->salient_rule]);
-    if (settings_calibrate(settings))
+    if (quantize_calibrates(job->request))
         printf("calibration  %s windows of %s tokens from %s\n", cli_count(job->windows.rows).text,
                cli_count(job->windows.columns).text, job->request->calib);
     printf("memory       about %s will be used\n", cli_bytes(job->estimated_bytes).text);
@@ -186,11 +187,12 @@ bool report_json(const struct quantize_job *job)
     for (int64_t layer = 0; layer < job->config.layers; layer++)
         json_array_append_new(layers, layer_json(&job->config, layer, &job->reports[layer]));
     json_t *json = json_pack(
-        "{s:s, s:s, s:s, s:b, s:s, s:i, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}",
         "model", job->request->model,
         "out", job->request->out,
-        "method", settings->search ? "awq" : "rtn",
-        "clip", settings->clip,
+        "method", quantize_method_name(settings),
+        "range", quantize_range_name(settings),
+        "rounding", quantize_rounding_name(settings),
         "profile", profile_names[quantizer->profile],
         "bits", (int)quantizer->bits,
         "group_size", (json_int_t)quantizer->group_size,

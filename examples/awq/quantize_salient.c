@@ -1,12 +1,6 @@
 /* Salient channels: which they are, and what a study of them does instead of keeping them in FP16. */
 #include "quantize.h"
 
-bool settings_calibrate(const struct quantize_settings *settings)
-{
-    return settings->search || (settings->quantizer.salient_fraction > 0 &&
-                                settings->quantizer.salient_rule == AWQ_SALIENT_BY_ACTIVATION);
-}
-
 bool salient_importance(awq_context *context, const awq_calibration *calibration, float **importance)
 {
     awq_calibration_info info;

@@ -201,6 +201,7 @@ static bool create_calibrations(struct searcher *searcher)
     awq_calibration_options options;
     awq_struct_init(&options, sizeof options);
     options.sample_rows = sampled_rows(job);
+    options.flags = job->settings->quantizer.rounding != AWQ_ROUND_NEAREST ? AWQ_CALIBRATION_GRAM : 0;
     options.seed = job->settings->seed;
     for (int point = 0; point < BLOCK_POINTS; point++) {
         if (!any_quantized(searcher, point)) continue;

@@ -41,6 +41,10 @@ awq_status awqi_cpu_group_norms(void *device, const struct awqi_group_norms_job 
 
 awq_status awqi_cpu_quantize(void *device, struct awqi_quantize_job *job);
 
+/* ---- refine.c */
+
+awq_status awqi_cpu_refine(void *device, struct awqi_refine_job *job);
+
 /* ---- linear_prepare.c, linear_run.c */
 
 awq_status awqi_cpu_linear_prepare(void *device, const struct awqi_linear_spec *spec, void **prepared);

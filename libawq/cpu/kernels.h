@@ -11,6 +11,7 @@
 
 #include "../layout/cpu_stream.h"
 #include "cpu.h"
+#include "refine.h"
 
 enum {
     AWQI_PANEL = 32,  /* outputs per panel */
@@ -70,6 +71,7 @@ struct awqi_cpu_kernels {
     void (*unpack_dense)(const struct awqi_panels *w, int64_t panel, int64_t first, int64_t count, float *b);
     /* out[rows][PANEL] = x[rows][k] times the panel; rows <= GEMV_ROWS */
     void (*gemv_dense)(const struct awqi_panels *w, int64_t panel, const float *x, int64_t rows, float *out);
+    struct awqi_refine_kernels refine;
 };
 
 extern const struct awqi_cpu_kernels awqi_cpu_kernels_ref, awqi_cpu_kernels_base, awqi_cpu_kernels_avx2,

@@ -23,9 +23,10 @@ TARGET static inline vec vec_load_f16(const uint16_t *p)
 }
 
 #include "linear_body.h"
+#include "refine_body.h"
 
 const struct awqi_cpu_kernels awqi_cpu_kernels_avx2 = {AWQ_CPU_AVX2, "avx2",
-    tile, unpack, unpack_dense, gemv_dense};
+    tile, unpack, unpack_dense, gemv_dense, REFINE_KERNELS};
 
 const struct awqi_gemv awqi_gemv_avx2 = {"avx2-f32", AWQ_CPU_AVX2, AWQI_ACTIVATIONS_ALL,
     stream_row_bytes, stream_prepare, stream_run};

@@ -35,9 +35,10 @@ TARGET static inline vec vec_code(code_words words, int shift, int width)
 }
 
 #include "linear_body.h"
+#include "refine_body.h"
 
 const struct awqi_cpu_kernels awqi_cpu_kernels_avx512 = {AWQ_CPU_AVX512 | AWQ_CPU_AVX2, "avx512",
-    tile, unpack, unpack_dense, gemv_dense};
+    tile, unpack, unpack_dense, gemv_dense, REFINE_KERNELS};
 
 const struct awqi_gemv awqi_gemv_avx512 = {"avx512-f32", AWQ_CPU_AVX512 | AWQ_CPU_AVX2, AWQI_ACTIVATIONS_ALL,
     stream_row_bytes, stream_prepare, stream_run};

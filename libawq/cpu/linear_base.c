@@ -49,9 +49,10 @@ static inline vec vec_load_f16(const uint16_t *p)
 #endif
 
 #include "linear_body.h"
+#include "refine_body.h"
 
 const struct awqi_cpu_kernels awqi_cpu_kernels_base = {0, "base",
-    tile, unpack, unpack_dense, gemv_dense};
+    tile, unpack, unpack_dense, gemv_dense, REFINE_KERNELS};
 
 const struct awqi_gemv awqi_gemv_base = {"base", 0, AWQI_ACTIVATIONS_ALL,
     stream_row_bytes, stream_prepare, stream_run};

@@ -37,7 +37,7 @@ static void gemv_dense(const struct awqi_panels *w, int64_t panel, const float *
         }
 }
 
-const struct awqi_cpu_kernels awqi_cpu_kernels_ref = {0, "reference", tile, unpack, unpack_dense, gemv_dense};
+const struct awqi_cpu_kernels awqi_cpu_kernels_ref = {0, "reference", tile, unpack, unpack_dense, gemv_dense, {0}};
 
 /* ---- few rows by a stream: a row is the numbers as they are, in stream order */
 

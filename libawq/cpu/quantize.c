@@ -50,16 +50,13 @@ static float find_step(const struct run *run, float min, float max)
     return awqi_round_to(run->dtype, range / divisor);
 }
 
-/* 'step' in the dtype it is stored in: never 0 nor infinite, since every code would be lost then. */
 static float store_step(struct run *run, float step)
 {
-    int32_t dtype = run->job->quantizer.scale_dtype;
-    float least = dtype == AWQ_F16 ? 0x1p-24f : dtype == AWQ_BF16 ? 0x1p-133f : 0x1p-149f;
-    float greatest = dtype == AWQ_F16 ? 65504.0f : dtype == AWQ_BF16 ? 0x1.fep127f : FLT_MAX;
-    float scale = awqi_round_to(dtype, step);
-    if (scale >= least && scale <= greatest) return scale;
-    atomic_fetch_add_explicit(&run->clamped_scales, 1, memory_order_relaxed);
-    return scale < least ? least : greatest;
+    const int32_t dtype = run->job->quantizer.scale_dtype;
+    const float scale = awqi_weight_stored_scale(dtype, step);
+    if (scale != awqi_round_to(dtype, step))
+        atomic_fetch_add_explicit(&run->clamped_scales, 1, memory_order_relaxed);
+    return scale;
 }
 
 static void note_overflow(struct run *run, int64_t group)

@@ -408,6 +408,18 @@ enum {
  * of their column of W, or any.  Of equal ones the first. */
 enum { AWQ_SALIENT_BY_ACTIVATION = 0, AWQ_SALIENT_BY_WEIGHT = 1, AWQ_SALIENT_AT_RANDOM = 2 };
 
+/* How the range of a group is chosen: from its least to its greatest weight; or searched, each end drawn in for itself,
+ * to lose as little as possible of the squared weights times the mean x^2 of their inputs (of squared weights alone where
+ * there is no calibration).  Searched symmetric scales may be negative, so that the larger end meets the code that has no
+ * opposite.  'clip' limits what is searched. */
+enum { AWQ_RANGE_MINMAX = 0, AWQ_RANGE_SEARCH = 1 };
+
+/* How weights become codes: each the nearest; or one input after the other, each making up for what others have lost of the
+ * outputs (GPTQ, arXiv 2210.17323, in the inputs' own order, so that no permutation is stored), with ranges for the
+ * weights as they are by then; or that, and codes and scales then moved one by one wherever the outputs gain.  Both
+ * need X^T X (AWQ_CALIBRATION_GRAM), which is factored once for a calibration, in 4 K^2 bytes that it keeps. */
+enum { AWQ_ROUND_NEAREST = 0, AWQ_ROUND_FEEDBACK = 1, AWQ_ROUND_DESCENT = 2 };
+
 typedef struct awq_quantize_options {
     uint32_t struct_size;
     int32_t bits;        /* 2, 3, 4 or 8; 0: 4 */
@@ -422,9 +434,14 @@ typedef struct awq_quantize_options {
     const awq_tensor *input_scale; /* F32 [K] in host memory: column scales instead of a search's; NULL: none */
     const awq_tensor *clip;        /* F32 [N][groups]: |w * s| is limited to this before rounding; NULL: no limit */
     const awq_tensor *importance;  /* F32 [K], at least 0: what AWQ_SALIENT_BY_ACTIVATION goes by; NULL: the mean |x| of
-                                    * the search's calibration */
+                                    * 'calibration' */
     const awq_tensor *salient_columns; /* I32 [S], ascending: the salient channels; NULL: by rule */
     const awq_tensor *salient_values;  /* F16 [N][S]: only for awq_weight_create; NULL: none */
+    const awq_calibration *calibration; /* of w's input, what 'range', 'rounding' and salience go by; NULL: the
+                                         * search's */
+    int32_t range;                 /* AWQ_RANGE_* */
+    int32_t rounding;              /* AWQ_ROUND_* */
+    double damping;                /* added to the diagonal of X^T X, as a part of it, where rounding uses that; 0: 0.03 */
 } awq_quantize_options;
 
 typedef struct awq_search awq_search;
@@ -444,10 +461,15 @@ typedef struct awq_weight awq_weight;
  *
  * Salient input channels keep w s in FP16 (the mixed precision of section 3.1 of the paper).  To the groups they lie in
  * they are zeros: no range has to reach their values, their codes are the zero point (for symmetric weights 0),
- * and what is stored in FP16 is added to that:  w' = (q - z) s + v.  They are never clipped.
+ * and what is stored in FP16 is added to that:  w' = (q - z) s + v.  They are never clipped, and for 'range' and 'rounding'
+ * they lose nothing.
+ *
+ * 'range' and 'rounding' other than their defaults choose ranges and codes by what outputs lose; they belong to the EXACT
+ * profile.  AWQ_ERROR_STATE where the calibration that they need is missing or has no Gram matrix.
  *
  * AWQ_ERROR_NON_FINITE names the row and column of a NaN or infinity, or of a salient value that FP16 cannot hold.
- * AWQ_ERROR_INVALID where channels are to be chosen by activation, but there is neither a search nor an importance. */
+ * AWQ_ERROR_INVALID where channels are to be chosen by activation, but there is neither a search, a calibration nor an
+ * importance. */
 AWQ_API awq_status awq_quantize(awq_context *context, const awq_tensor *w, const awq_search *search,
                                 const awq_quantize_options *options, awq_weight **weight);
 AWQ_API void awq_weight_destroy(awq_weight *weight);

@@ -64,6 +64,11 @@ AWQ_QUANTIZE_INPUT_SCALE_FOLDED = 2
 AWQ_SALIENT_BY_ACTIVATION = 0
 AWQ_SALIENT_BY_WEIGHT = 1
 AWQ_SALIENT_AT_RANDOM = 2
+AWQ_RANGE_MINMAX = 0
+AWQ_RANGE_SEARCH = 1
+AWQ_ROUND_NEAREST = 0
+AWQ_ROUND_FEEDBACK = 1
+AWQ_ROUND_DESCENT = 2
 AWQ_DEQUANTIZE_UNSCALED = 1
 AWQ_SLICE_ROWS = 0
 AWQ_SLICE_COLUMNS = 1
@@ -312,6 +317,10 @@ awq_quantize_options._fields_ = [
     ("importance", POINTER(awq_tensor)),
     ("salient_columns", POINTER(awq_tensor)),
     ("salient_values", POINTER(awq_tensor)),
+    ("calibration", POINTER(awq_calibration)),
+    ("range", c_int32),
+    ("rounding", c_int32),
+    ("damping", c_double),
 ]
 
 awq_weight_info._fields_ = [

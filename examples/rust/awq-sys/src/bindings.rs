@@ -455,6 +455,13 @@ pub const AWQ_SALIENT_BY_ACTIVATION: _bindgen_ty_13 = 0;
 pub const AWQ_SALIENT_BY_WEIGHT: _bindgen_ty_13 = 1;
 pub const AWQ_SALIENT_AT_RANDOM: _bindgen_ty_13 = 2;
 pub type _bindgen_ty_13 = core::ffi::c_uint;
+pub const AWQ_RANGE_MINMAX: _bindgen_ty_14 = 0;
+pub const AWQ_RANGE_SEARCH: _bindgen_ty_14 = 1;
+pub type _bindgen_ty_14 = core::ffi::c_uint;
+pub const AWQ_ROUND_NEAREST: _bindgen_ty_15 = 0;
+pub const AWQ_ROUND_FEEDBACK: _bindgen_ty_15 = 1;
+pub const AWQ_ROUND_DESCENT: _bindgen_ty_15 = 2;
+pub type _bindgen_ty_15 = core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct awq_quantize_options {
@@ -472,6 +479,10 @@ pub struct awq_quantize_options {
     pub importance: *const awq_tensor,
     pub salient_columns: *const awq_tensor,
     pub salient_values: *const awq_tensor,
+    pub calibration: *const awq_calibration,
+    pub range: i32,
+    pub rounding: i32,
+    pub damping: f64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -528,8 +539,8 @@ extern "C" {
     pub fn awq_weight_get_info(weight: *const awq_weight, info: *mut awq_weight_info)
         -> awq_status;
 }
-pub const AWQ_DEQUANTIZE_UNSCALED: _bindgen_ty_14 = 1;
-pub type _bindgen_ty_14 = core::ffi::c_uint;
+pub const AWQ_DEQUANTIZE_UNSCALED: _bindgen_ty_16 = 1;
+pub type _bindgen_ty_16 = core::ffi::c_uint;
 extern "C" {
     pub fn awq_weight_dequantize(
         weight: *const awq_weight,
@@ -553,9 +564,9 @@ extern "C" {
         values: *mut awq_tensor,
     ) -> awq_status;
 }
-pub const AWQ_SLICE_ROWS: _bindgen_ty_15 = 0;
-pub const AWQ_SLICE_COLUMNS: _bindgen_ty_15 = 1;
-pub type _bindgen_ty_15 = core::ffi::c_uint;
+pub const AWQ_SLICE_ROWS: _bindgen_ty_17 = 0;
+pub const AWQ_SLICE_COLUMNS: _bindgen_ty_17 = 1;
+pub type _bindgen_ty_17 = core::ffi::c_uint;
 extern "C" {
     pub fn awq_weight_slice(
         weight: *const awq_weight,
@@ -580,18 +591,18 @@ pub type awq_loss_callback = ::core::option::Option<
         loss: *mut f64,
     ) -> i32,
 >;
-pub const AWQ_SCALES_PLAIN: _bindgen_ty_16 = 0;
-pub const AWQ_SCALES_DUO: _bindgen_ty_16 = 1;
-pub const AWQ_SCALES_BOTH: _bindgen_ty_16 = 2;
-pub type _bindgen_ty_16 = core::ffi::c_uint;
-pub const AWQ_NORMALIZE_GEOMETRIC: _bindgen_ty_17 = 0;
-pub const AWQ_NORMALIZE_MEAN: _bindgen_ty_17 = 1;
-pub type _bindgen_ty_17 = core::ffi::c_uint;
-pub const AWQ_OBJECTIVE_SAMPLES: _bindgen_ty_18 = 0;
-pub const AWQ_OBJECTIVE_GRAM: _bindgen_ty_18 = 1;
+pub const AWQ_SCALES_PLAIN: _bindgen_ty_18 = 0;
+pub const AWQ_SCALES_DUO: _bindgen_ty_18 = 1;
+pub const AWQ_SCALES_BOTH: _bindgen_ty_18 = 2;
 pub type _bindgen_ty_18 = core::ffi::c_uint;
-pub const AWQ_SEARCH_CLOSED_GRID: _bindgen_ty_19 = 1;
+pub const AWQ_NORMALIZE_GEOMETRIC: _bindgen_ty_19 = 0;
+pub const AWQ_NORMALIZE_MEAN: _bindgen_ty_19 = 1;
 pub type _bindgen_ty_19 = core::ffi::c_uint;
+pub const AWQ_OBJECTIVE_SAMPLES: _bindgen_ty_20 = 0;
+pub const AWQ_OBJECTIVE_GRAM: _bindgen_ty_20 = 1;
+pub type _bindgen_ty_20 = core::ffi::c_uint;
+pub const AWQ_SEARCH_CLOSED_GRID: _bindgen_ty_21 = 1;
+pub type _bindgen_ty_21 = core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct awq_search_options {
@@ -693,8 +704,8 @@ extern "C" {
         result: *mut awq_clip_result,
     ) -> awq_status;
 }
-pub const AWQ_FOLD_ONE_PLUS_WEIGHT: _bindgen_ty_20 = 1;
-pub type _bindgen_ty_20 = core::ffi::c_uint;
+pub const AWQ_FOLD_ONE_PLUS_WEIGHT: _bindgen_ty_22 = 1;
+pub type _bindgen_ty_22 = core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct awq_fold_options {
@@ -731,18 +742,18 @@ extern "C" {
         options: *const awq_fold_options,
     ) -> awq_status;
 }
-pub const AWQ_LAYOUT_GEMM: _bindgen_ty_21 = 1;
-pub const AWQ_LAYOUT_COMPRESSED_TENSORS: _bindgen_ty_21 = 2;
-pub const AWQ_LAYOUT_COMPRESSED_TENSORS_2025: _bindgen_ty_21 = 3;
-pub const AWQ_LAYOUT_GEMV: _bindgen_ty_21 = 4;
-pub const AWQ_LAYOUT_GEMV_FAST: _bindgen_ty_21 = 5;
-pub const AWQ_LAYOUT_MARLIN: _bindgen_ty_21 = 6;
-pub const AWQ_LAYOUT_GPTQ_V1: _bindgen_ty_21 = 7;
-pub const AWQ_LAYOUT_GPTQ_V2: _bindgen_ty_21 = 8;
-pub const AWQ_LAYOUT_CUDA_BLOCK: _bindgen_ty_21 = 9;
-pub const AWQ_LAYOUT_CPU_STREAM: _bindgen_ty_21 = 10;
-pub const AWQ_LAYOUT_LLM_AWQ: _bindgen_ty_21 = 11;
-pub type _bindgen_ty_21 = core::ffi::c_uint;
+pub const AWQ_LAYOUT_GEMM: _bindgen_ty_23 = 1;
+pub const AWQ_LAYOUT_COMPRESSED_TENSORS: _bindgen_ty_23 = 2;
+pub const AWQ_LAYOUT_COMPRESSED_TENSORS_2025: _bindgen_ty_23 = 3;
+pub const AWQ_LAYOUT_GEMV: _bindgen_ty_23 = 4;
+pub const AWQ_LAYOUT_GEMV_FAST: _bindgen_ty_23 = 5;
+pub const AWQ_LAYOUT_MARLIN: _bindgen_ty_23 = 6;
+pub const AWQ_LAYOUT_GPTQ_V1: _bindgen_ty_23 = 7;
+pub const AWQ_LAYOUT_GPTQ_V2: _bindgen_ty_23 = 8;
+pub const AWQ_LAYOUT_CUDA_BLOCK: _bindgen_ty_23 = 9;
+pub const AWQ_LAYOUT_CPU_STREAM: _bindgen_ty_23 = 10;
+pub const AWQ_LAYOUT_LLM_AWQ: _bindgen_ty_23 = 11;
+pub type _bindgen_ty_23 = core::ffi::c_uint;
 extern "C" {
     pub fn awq_layout_name(layout: i32) -> *const core::ffi::c_char;
 }
@@ -823,25 +834,25 @@ pub struct awq_linear {
 pub struct awq_tuning {
     _unused: [u8; 0],
 }
-pub const AWQ_ACTIVATION_DEFAULT: _bindgen_ty_22 = 0;
-pub const AWQ_ACTIVATION_EXACT: _bindgen_ty_22 = 1;
-pub const AWQ_ACTIVATION_SPLIT: _bindgen_ty_22 = 2;
-pub const AWQ_ACTIVATION_BF16: _bindgen_ty_22 = 3;
-pub const AWQ_ACTIVATION_INT8: _bindgen_ty_22 = 4;
-pub type _bindgen_ty_22 = core::ffi::c_uint;
-pub const AWQ_KERNEL_AUTO: _bindgen_ty_23 = 0;
-pub const AWQ_KERNEL_REFERENCE: _bindgen_ty_23 = 1;
-pub const AWQ_KERNEL_GEMV: _bindgen_ty_23 = 2;
-pub const AWQ_KERNEL_GEMM: _bindgen_ty_23 = 3;
-pub const AWQ_KERNEL_MARLIN: _bindgen_ty_23 = 4;
-pub const AWQ_KERNEL_HOPPER: _bindgen_ty_23 = 5;
-pub const AWQ_KERNEL_DEQUANT: _bindgen_ty_23 = 6;
-pub type _bindgen_ty_23 = core::ffi::c_uint;
+pub const AWQ_ACTIVATION_DEFAULT: _bindgen_ty_24 = 0;
+pub const AWQ_ACTIVATION_EXACT: _bindgen_ty_24 = 1;
+pub const AWQ_ACTIVATION_SPLIT: _bindgen_ty_24 = 2;
+pub const AWQ_ACTIVATION_BF16: _bindgen_ty_24 = 3;
+pub const AWQ_ACTIVATION_INT8: _bindgen_ty_24 = 4;
+pub type _bindgen_ty_24 = core::ffi::c_uint;
+pub const AWQ_KERNEL_AUTO: _bindgen_ty_25 = 0;
+pub const AWQ_KERNEL_REFERENCE: _bindgen_ty_25 = 1;
+pub const AWQ_KERNEL_GEMV: _bindgen_ty_25 = 2;
+pub const AWQ_KERNEL_GEMM: _bindgen_ty_25 = 3;
+pub const AWQ_KERNEL_MARLIN: _bindgen_ty_25 = 4;
+pub const AWQ_KERNEL_HOPPER: _bindgen_ty_25 = 5;
+pub const AWQ_KERNEL_DEQUANT: _bindgen_ty_25 = 6;
+pub type _bindgen_ty_25 = core::ffi::c_uint;
 extern "C" {
     pub fn awq_kernel_name(kernel: i32) -> *const core::ffi::c_char;
 }
-pub const AWQ_LINEAR_SILU_MUL: _bindgen_ty_24 = 1;
-pub type _bindgen_ty_24 = core::ffi::c_uint;
+pub const AWQ_LINEAR_SILU_MUL: _bindgen_ty_26 = 1;
+pub type _bindgen_ty_26 = core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct awq_linear_options {
@@ -1006,8 +1017,8 @@ extern "C" {
         key: *const core::ffi::c_char,
     ) -> *const core::ffi::c_char;
 }
-pub const AWQ_WRITER_REPLACE: _bindgen_ty_25 = 1;
-pub type _bindgen_ty_25 = core::ffi::c_uint;
+pub const AWQ_WRITER_REPLACE: _bindgen_ty_27 = 1;
+pub type _bindgen_ty_27 = core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct awq_checkpoint_writer_options {
@@ -1050,9 +1061,9 @@ extern "C" {
 extern "C" {
     pub fn awq_checkpoint_writer_destroy(writer: *mut awq_checkpoint_writer);
 }
-pub const AWQ_MODEL_TIED_HEAD: _bindgen_ty_26 = 1;
-pub const AWQ_MODEL_GATED_MLP: _bindgen_ty_26 = 2;
-pub type _bindgen_ty_26 = core::ffi::c_uint;
+pub const AWQ_MODEL_TIED_HEAD: _bindgen_ty_28 = 1;
+pub const AWQ_MODEL_GATED_MLP: _bindgen_ty_28 = 2;
+pub type _bindgen_ty_28 = core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct awq_memory_request {
