@@ -254,6 +254,22 @@ class Searches(TestCase):
         self.assertLess(error, 0.3)
 
 
+    def test_rounding(self):
+        self.calibration = self.ctx.calibration(128, gram=True)
+        x = self.x[:, :64] @ self.normal(64, 128)
+        self.calibration.observe(x)
+        losses = []
+        for rounding in awq.Rounding:
+            quantizer = awq.Quantizer(bits=3, group_size=64, range="search", rounding=rounding)
+            weight = self.ctx.quantize(self.w, quantizer=quantizer, calibration=self.calibration)
+            losses.append(np.linalg.norm(x @ (weight.dequantize() - self.w).T))
+        self.assertLess(losses[1], 0.8 * losses[0])
+        self.assertLess(losses[2], losses[1])
+        with self.assertRaises(awq.Error) as caught:
+            self.ctx.quantize(self.w, quantizer=quantizer)
+        self.assertEqual(caught.exception.status, awq.Status.STATE)
+
+
 class Weights(TestCase):
     def test_parts(self):
         w = self.normal(24, 160)
@@ -423,8 +439,8 @@ class Contexts(TestCase):
         # Those that the package uses as numbers, and the enums of the others; dtypes have no prefix of their own.
         plain = "DEVICE CPU MAX TENSOR LOG CALIBRATION GROUP QUANTIZE SALIENT DEQUANTIZE SLICE SEARCH FOLD LINEAR"
         plain = plain.split() + ["WRITER", "MODEL"]
-        enums = {"OK": awq.Status, "ERROR": awq.Status, "NORMALIZE": awq.Normalization}
-        for kind in (awq.Layout, awq.Profile, awq.Scales, awq.Objective, awq.Statistic, awq.Activation, awq.Kernel):
+        enums = {"OK": awq.Status, "ERROR": awq.Status, "NORMALIZE": awq.Normalization, "ROUND": awq.Rounding}
+        for kind in (awq.Layout, awq.Profile, awq.Range, awq.Scales, awq.Objective, awq.Statistic, awq.Activation, awq.Kernel):
             enums[kind.__name__.upper()] = kind
         numbers = {kind: {int(member) for member in kind} for kind in (*enums.values(), awq.Dtype)}
         for name, value in vars(awq._library.declarations).items():

@@ -19,7 +19,7 @@ from ._checkpoint import Checkpoint, CheckpointWriter
 from ._context import Clipping, Context, LogLevel, estimate_memory
 from ._library import Error, InvalidError, NotFoundError, OutOfMemoryError, Status, version
 from ._linear import Activation, Kernel, Linear, Tuning
-from ._search import Candidate, Normalization, Objective, Profile, Quantizer, Scales, Search
+from ._search import Candidate, Normalization, Objective, Profile, Quantizer, Range, Rounding, Scales, Search
 from ._tensor import Dtype, Tensor, view
 from ._weight import Layout, Packed, Weight
 
@@ -47,6 +47,8 @@ __all__ = [
     "Packed",
     "Profile",
     "Quantizer",
+    "Range",
+    "Rounding",
     "Scales",
     "Search",
     "Statistic",

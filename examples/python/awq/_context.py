@@ -164,9 +164,12 @@ class Context(Handle):
         *,
         clip: Optional[Any] = None,
         input_scale: Optional[Any] = None,
+        calibration: Optional[Calibration] = None,
     ) -> Weight:
-        """Quantise W[N][K]: with a search's scales, with those given as ``input_scale``, or plainly."""
-        options = (quantizer or Quantizer())._struct(clip, input_scale)
+        """Quantise W[N][K]: with a search's scales, with those given as ``input_scale``, or plainly.
+
+        The quantizer's range and rounding go by ``calibration``, or else by the search's."""
+        options = (quantizer or Quantizer())._struct(clip, input_scale, calibration)
         return Weight._create(lib.awq_quantize, self, view(w), search, byref(options), keep=self)
 
     def weight(

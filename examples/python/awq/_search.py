@@ -21,6 +21,17 @@ class Profile(IntEnum):
     LLM_AWQ = declarations.AWQ_PROFILE_LLM_AWQ
 
 
+class Range(IntEnum):
+    MINMAX = declarations.AWQ_RANGE_MINMAX
+    SEARCH = declarations.AWQ_RANGE_SEARCH
+
+
+class Rounding(IntEnum):
+    NEAREST = declarations.AWQ_ROUND_NEAREST
+    FEEDBACK = declarations.AWQ_ROUND_FEEDBACK
+    DESCENT = declarations.AWQ_ROUND_DESCENT
+
+
 class Scales(IntEnum):
     PLAIN = declarations.AWQ_SCALES_PLAIN
     DUO = declarations.AWQ_SCALES_DUO
@@ -47,8 +58,11 @@ class Quantizer:
     folded: bool = False  # the caller folds the search's scales, so the weight records none
     profile: "Profile | str" = Profile.EXACT
     scale_dtype: "Dtype | str | None" = None
+    range: "Range | str" = Range.MINMAX
+    rounding: "Rounding | str" = Rounding.NEAREST  # others want a calibration with gram=True
+    damping: float = 0.0
 
-    def _struct(self, clip: Optional[Any] = None, input_scale: Optional[Any] = None):
+    def _struct(self, clip: Optional[Any] = None, input_scale: Optional[Any] = None, calibration=None):
         flags = self.symmetric * declarations.AWQ_QUANTIZE_SYMMETRIC
         flags |= self.folded * declarations.AWQ_QUANTIZE_INPUT_SCALE_FOLDED
         options = struct(
@@ -58,6 +72,10 @@ class Quantizer:
             flags=flags,
             profile=choose(Profile, self.profile),
             scale_dtype=0 if self.scale_dtype is None else choose(Dtype, self.scale_dtype),
+            calibration=None if calibration is None else calibration._as_parameter_,
+            range=choose(Range, self.range),
+            rounding=choose(Rounding, self.rounding),
+            damping=self.damping,
         )
         return refer(options, clip=clip, input_scale=input_scale)
 

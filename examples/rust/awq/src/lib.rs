@@ -44,8 +44,8 @@ pub use context::{Context, ContextOptions, Device, FoldOptions, LogLevel};
 pub use error::{Error, Result, Status};
 pub use linear::{Activation, Kernel, Linear, LinearOptions, RunOptions};
 pub use search::{
-    Candidate, ClipOptions, Clipping, LossFn, Normalization, Objective, Profile, ProgressFn, Quantizer, Scales, Search,
-    SearchOptions,
+    Candidate, ClipOptions, Clipping, LossFn, Normalization, Objective, Profile, ProgressFn, Quantizer, Range, Rounding, Scales,
+    Search, SearchOptions,
 };
 pub use tensor::{Bf16, Dtype, Element, View, ViewMut, F16};
 pub use weight::{Layout, Packed, UnpackOptions, Weight};

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ffi::c_void;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::ptr::null;
 
 use crate::error::{check, Result};
 use crate::handle::{handle, query, signed, sized};
@@ -22,6 +23,23 @@ pub enum Profile {
     Exact = sys::AWQ_PROFILE_EXACT as i32,
     AutoAwq = sys::AWQ_PROFILE_AUTOAWQ as i32,
     LlmAwq = sys::AWQ_PROFILE_LLM_AWQ as i32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(i32)]
+pub enum Range {
+    #[default]
+    MinMax = sys::AWQ_RANGE_MINMAX as i32,
+    Search = sys::AWQ_RANGE_SEARCH as i32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(i32)]
+pub enum Rounding {
+    #[default]
+    Nearest = sys::AWQ_ROUND_NEAREST as i32,
+    Feedback = sys::AWQ_ROUND_FEEDBACK as i32,
+    Descent = sys::AWQ_ROUND_DESCENT as i32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +82,13 @@ pub struct Quantizer<'a> {
     pub input_scale: Option<View<'a>>,
     /// f32 [N][groups], from [`Context::clip_search`].
     pub clip: Option<View<'a>>,
+    /// What range and rounding go by, instead of a search's.
+    pub calibration: Option<&'a Calibration>,
+    pub range: Range,
+    /// Others than the nearest want a calibration with a Gram matrix.
+    pub rounding: Rounding,
+    /// 0: the library's choice.
+    pub damping: f64,
 }
 
 impl Quantizer<'_> {
@@ -78,6 +103,10 @@ impl Quantizer<'_> {
         raw.scale_dtype = self.scale_dtype.map_or(0, |dtype| dtype.0);
         raw.input_scale = optional(self.input_scale.as_ref());
         raw.clip = optional(self.clip.as_ref());
+        raw.calibration = self.calibration.map_or(null(), |calibration| calibration.as_ptr().cast_const());
+        raw.range = self.range as i32;
+        raw.rounding = self.rounding as i32;
+        raw.damping = self.damping;
         raw
     }
 }

@@ -99,6 +99,29 @@ fn searchable() -> (Context, Calibration, Vec<f32>) {
 }
 
 #[test]
+fn rounding_by_what_outputs_lose() {
+    let (ctx, _, w) = searchable();
+    let mut x = normal(5, 200 * 128);
+    for i in 1..x.len() {
+        x[i] += 0.9 * x[i - 1]; // neighbours can make up for each other
+    }
+    let mut calibration = ctx.calibration_with(128, CalibrationOptions { gram: true, ..Default::default() }).unwrap();
+    calibration.observe(View::new(&x, &[200, 128]).unwrap()).unwrap();
+    let loss = |quantizer| -> f32 {
+        let mut rounded = vec![0f32; 32 * 128];
+        let weight = ctx.quantize(View::new(&w, &[32, 128]).unwrap(), None, quantizer).unwrap();
+        weight.dequantize(ViewMut::new(&mut rounded, &[32, 128]).unwrap()).unwrap();
+        let difference: Vec<f32> = rounded.iter().zip(&w).map(|(rounded, w)| rounded - w).collect();
+        product(&x, &difference, 128).iter().map(|y| y * y).sum()
+    };
+    let (calibration, range) = (Some(&calibration), Range::Search);
+    let nearest = loss(Quantizer { bits: 3, calibration, range, ..Default::default() });
+    let feedback = loss(Quantizer { bits: 3, calibration, range, rounding: Rounding::Feedback, ..Default::default() });
+    let descent = loss(Quantizer { bits: 3, calibration, range, rounding: Rounding::Descent, ..Default::default() });
+    assert!(feedback < 0.7 * nearest && descent < feedback);
+}
+
+#[test]
 fn search_clip_and_fold() {
     let (ctx, calibration, w) = searchable();
     let w = View::new(&w, &[32, 128]).unwrap();
