@@ -16,7 +16,7 @@ static const struct recipe recipes[] = {
     {.type = "llama", .keys = "", .tied = true, .dtype = AWQ_F16},
     {.type = "mistral", .keys = ", \"sliding_window\": 8", .dtype = AWQ_F16},
     {.type = "qwen2", .keys = ", \"torch_dtype\": \"bfloat16\"", .qkv_bias = true, .dtype = AWQ_BF16},
-    {.type = "qwen3", .keys = "", .qk_norm = true, .dtype = AWQ_F16},
+    {.type = "qwen3", .keys = "", .dtype = AWQ_F16},
     {.type = "llama", .keys = ", \"attention_bias\": true, \"mlp_bias\": true", .qkv_bias = true, .output_bias = true,
      .mlp_bias = true, .dtype = AWQ_F32},
 };
