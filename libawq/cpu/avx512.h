@@ -20,10 +20,12 @@
 
 enum { AWQI_AND_OR = 0xea }; /* vpternlog: (a & b) | c */
 
-/* Past the end of a stream it does nothing.  A product of many rows asks far enough ahead that a line arrives before it is
- * needed, near enough to be still in the first-level cache then.  One of few rows is as fast as the processor's own
- * prefetcher, which follows lines that are asked for one after another, headers among them, and loses its way when they
- * are asked for a second time from farther apart: it asks but a little ahead of the loads that wait for arithmetic. */
+/* Ask for a line so many bytes on; past the end of a stream it does nothing.
+ *
+ * Products of several rows take longer over a line than memory does: they ask FAR ahead, so that a line arrives before it
+ * is needed, and is still in the first-level cache then.  A row alone is as fast as the processor's own prefetcher, which
+ * follows lines that are asked for one after another, headers among them, and loses its way when they are asked for from
+ * two places far apart: it asks NEAR, a little ahead of the loads that wait for arithmetic. */
 #define AWQI_PREFETCH(line, bytes) _mm_prefetch((const char *)(line) + (bytes), _MM_HINT_T0)
 
 enum { AWQI_FAR = 4096, AWQI_NEAR = 256 };

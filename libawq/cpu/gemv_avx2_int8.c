@@ -113,6 +113,7 @@ INLINE void multiply_lines(const int rows, const int width, const uint32_t *line
         for (int h = 0; h < HALVES; h++) sums[r][h] = high_sums[r][h] = _mm256_setzero_si256();
     ROLLED
     for (int64_t i = 0; i < lines; i++, line += AWQI_STREAM_OUTPUTS, x += 32 / width) {
+        if (rows > 1) _mm_prefetch((const char *)line + 4096, _MM_HINT_T0);
         UNROLL
         for (int h = 0; h < HALVES; h++) {
             const __m256i words = _mm256_loadu_si256((const __m256i *)(const void *)(line + 8 * h));

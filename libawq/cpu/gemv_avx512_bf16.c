@@ -72,7 +72,7 @@ INLINE void multiply_line(const int rows, const int chains, const int width, con
                           int64_t stride, __m512 sums[AWQI_GEMV_ROWS][4])
 {
     const __m512i nibble = _mm512_set1_epi16(0x000f), offset = _mm512_set1_epi16(0x4300);
-    AWQI_PREFETCH(line, AWQI_NEAR);
+    AWQI_PREFETCH(line, rows == 1 ? AWQI_NEAR : AWQI_FAR);
     const __m512i words = awqi_load_line(line);
     FIELD(0)
     FIELD(1)
@@ -103,7 +103,7 @@ INLINE void multiply_group(const int rows, const int chains, const int width, co
         UNROLL
         for (int c = 0; c < chains; c++) sums[r][c] = second[r][c] = _mm512_setzero_ps();
     const uint32_t *line = header + shape->header_words;
-    AWQI_PREFETCH(header, AWQI_NEAR);
+    AWQI_PREFETCH(header, rows == 1 ? AWQI_NEAR : AWQI_FAR);
     if (rows == 1)
         for (; lines >= 2; lines -= 2, line += 2 * AWQI_STREAM_OUTPUTS, x += 2 * step) {
             multiply_line(rows, chains, width, line, x, stride, sums);

@@ -127,6 +127,13 @@ INLINE void multiply_line(const int rows, const int digits, const int parts, con
         }
 }
 
+/* A row alone of one byte waits for nothing but memory, and leaves all to the processor. */
+INLINE void prefetch(const int rows, const int digits, const uint32_t *line)
+{
+    if (rows > 1) AWQI_PREFETCH(line, AWQI_FAR);
+    else if (digits > 1) AWQI_PREFETCH(line, AWQI_NEAR);
+}
+
 /* 'lines' lines of a block: totals += b (sum of q i). */
 INLINE void multiply_lines(const int rows, const int digits, const int parts, const int width, const uint32_t *line,
                            int64_t lines, const unsigned char *x, const float *x_scales, int64_t stride,
@@ -141,7 +148,7 @@ INLINE void multiply_lines(const int rows, const int digits, const int parts, co
             for (int p = 0; p < parts; p++) sums[r][d][p] = _mm512_setzero_si512();
     ROLLED
     for (int64_t i = 0; i < lines; i++, line += AWQI_STREAM_OUTPUTS, x += digits * (32 / width)) {
-        if (digits > 1) AWQI_PREFETCH(line, AWQI_NEAR);
+        prefetch(rows, digits, line);
         multiply_line(rows, digits, parts, width, awqi_load_line(line), x, stride, sums);
     }
     UNROLL
@@ -165,13 +172,11 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
     const struct awqi_stream_shape *shape = &w->shape;
     const int64_t block_lines = block_inputs / (32 / width), line_bytes = digits * (32 / width);
     const float *x_scales = (const float *)(row + form.scales), *x_sums = (const float *)(row + form.sums);
-    __m512 totals[AWQI_GEMV_ROWS];
-    UNROLL
-    for (int r = 0; r < rows; r++) totals[r] = _mm512_setzero_ps();
+    for (int r = 0; r < rows; r++) _mm512_storeu_ps(out + r * AWQI_PANEL, _mm512_setzero_ps());
     for (int64_t group = 0; group < shape->groups; group++, header += shape->group_words) {
         const uint32_t *line = header + shape->header_words;
-        if (digits > 1) AWQI_PREFETCH(header, AWQI_NEAR);
-        else AWQI_PREFETCH(header, 0);
+        AWQI_PREFETCH(header, 0); /* in its turn, though it is needed last */
+        prefetch(rows, digits, header);
         int64_t lines = awqi_stream_group_lines(shape, group);
         const unsigned char *x = row + group * shape->group_lines * line_bytes;
         const float *scale = x_scales + group * form.group_blocks;
@@ -189,11 +194,11 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
         UNROLL
         for (int r = 0; r < rows; r++) {
             const __m512 x_sum = _mm512_set1_ps(x_sums[r * (form.bytes / 4) + group]);
-            totals[r] = _mm512_fmadd_ps(_mm512_fnmadd_ps(zeros, x_sum, parts_of_group[r]), scales, totals[r]);
+            const __m512 part = _mm512_fnmadd_ps(zeros, x_sum, parts_of_group[r]);
+            float *total = out + r * AWQI_PANEL; /* in memory, for registers are short where there are eight rows */
+            _mm512_storeu_ps(total, _mm512_fmadd_ps(part, scales, _mm512_loadu_ps(total)));
         }
     }
-    UNROLL
-    for (int r = 0; r < rows; r++) _mm512_storeu_ps(out + r * AWQI_PANEL, totals[r]);
 }
 
 #define KERNEL(name, rows, digits, parts, width, block_inputs)                                                         \
@@ -203,8 +208,8 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
         multiply_block(rows, digits, parts, width, block_inputs, w, block, row, out);                                  \
     }
 
-/* Eight rows are twice four: their sums and totals would not all find registers. */
-#define FORM(name, digits, parts_of_few, block_inputs)                                                                 \
+/* 'eight' rows for each width, or NULL: eight of three digits are twice four, since not all sums would find registers. */
+#define FORM(name, digits, parts_of_few, block_inputs, eight_4, eight_8)                                               \
     KERNEL(name, 1, digits, parts_of_few, 4, block_inputs)                                                             \
     KERNEL(name, 2, digits, parts_of_few, 4, block_inputs)                                                             \
     KERNEL(name, 4, digits, 1, 4, block_inputs)                                                                        \
@@ -222,14 +227,16 @@ INLINE void multiply_block(const int rows, const int digits, const int parts, co
     static void name##_run(const struct awqi_stream *w, int64_t panel, const void *rows, int64_t count, float *out)    \
     {                                                                                                                  \
         static awqi_gemv_block *const kernels[2][4] = {                                                                \
-            {gemv_##name##_1_4, gemv_##name##_2_4, gemv_##name##_4_4, NULL},                                           \
-            {gemv_##name##_1_8, gemv_##name##_2_8, gemv_##name##_4_8, NULL},                                           \
+            {gemv_##name##_1_4, gemv_##name##_2_4, gemv_##name##_4_4, eight_4},                                        \
+            {gemv_##name##_1_8, gemv_##name##_2_8, gemv_##name##_4_8, eight_8},                                        \
         };                                                                                                             \
         awqi_run_blocks(w, panel, rows, name##_row_bytes(w), count, kernels[w->shape.width == 8], out);                \
     }
 
-FORM(bytes, 1, 1, AWQI_BYTE_BLOCK)
-FORM(digits, DIGITS, 2, DIGIT_BLOCK)
+KERNEL(bytes, 8, 1, 1, 4, AWQI_BYTE_BLOCK)
+KERNEL(bytes, 8, 1, 1, 8, AWQI_BYTE_BLOCK)
+FORM(bytes, 1, 1, AWQI_BYTE_BLOCK, gemv_bytes_8_4, gemv_bytes_8_8)
+FORM(digits, DIGITS, 2, DIGIT_BLOCK, NULL, NULL)
 
 #define FEATURES (AWQ_CPU_AVX2 | AWQ_CPU_AVX512 | AWQ_CPU_AVX512_VNNI)
 
