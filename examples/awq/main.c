@@ -1,6 +1,8 @@
 /* awq: quantise a model and see what it costs, with libawq. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "awq.h"
 #include "cli.h"
@@ -36,6 +38,16 @@ static void print_help(void)
          "Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted by Ctrl-C.");
 }
 
+/* Files are mapped: one that somebody shortens, or a disk that fails, shows as this signal at any reading instruction. */
+static void explain_bus_error(int signal_number)
+{
+    static const char text[] = "awq: a file could not be read on: it became shorter while it was in use, or its disk failed\n";
+    (void)signal_number;
+    ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)written;
+    _exit(EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "--help";
@@ -48,6 +60,7 @@ int main(int argc, char **argv)
         return EXIT_OK;
     }
     progress_catch_interrupts();
+    signal(SIGBUS, explain_bus_error);
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(word, commands[i]->name) != 0) continue;
         int exit_code = cli_run(commands[i], argc - 2, argv + 2);
