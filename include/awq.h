@@ -210,11 +210,11 @@ typedef struct awq_context_options {
  * libawq_cuda.so is looked for beside libawq.so, or where the environment variable AWQ_CUDA_BACKEND says.
  * AWQ_ERROR_NO_DEVICE says in one text what is missing.
  *
- * Threads of the pool start at the first use, with the affinity of the thread that makes it and all signals blocked; between
- * uses they sleep.  One call uses them at a time: a call that comes meanwhile, from another thread or from inside a task,
- * is done by its own thread alone and waits for nobody, so threads of OpenMP or of a pool of the host's may share a context.
- * In a forked child the context works on the calling thread alone, unless its threads first start there; no other thread
- * may be inside the library at the fork. */
+ * Threads of the pool start at the first use, with the affinity of the thread that makes it; they block all signals but those
+ * that a thread causes itself (SIGBUS, SIGSEGV, ..), and between uses they sleep.  One call uses them at a time: a call that comes
+ * meanwhile, from another thread or from inside a task, is done by its own thread alone and waits for nobody, so threads of OpenMP
+ * or of a pool of the host's may share a context.  In a forked child the context works on the calling thread alone, unless its
+ * threads first start there; no other thread may be inside the library at the fork. */
 AWQ_API awq_status awq_context_create(const awq_context_options *options, awq_context **context);
 AWQ_API void awq_context_destroy(awq_context *context);
 

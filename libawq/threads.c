@@ -137,17 +137,26 @@ static void *worker(void *argument)
     }
 }
 
-/* The first run starts the workers; a system that refuses some leaves a smaller pool, never a failure.  Signals are for
- * the host's own threads. */
+/* Signals are for the host's own threads, but for those that a thread causes itself: blocked, they would end the process past the
+ * host's handler, as where a mapped file became shorter. */
+static void block_signals(sigset_t *before)
+{
+    static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t blocked;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_BLOCK, &blocked, before);
+}
+
+/* The first run starts the workers; a system that refuses some leaves a smaller pool, never a failure. */
 static void start_workers(struct awqi_pool *pool)
 {
     if (pool->workers != NULL) return;
     pool->workers = calloc((size_t)pool->threads - 1, sizeof *pool->workers);
     if (pool->workers == NULL) return;
     atomic_store(&pool->process, getpid());
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigset_t before;
+    block_signals(&before);
     while (pool->started < pool->threads - 1 &&
            pthread_create(&pool->workers[pool->started], NULL, worker, pool) == 0)
         pool->started++;

@@ -20,7 +20,8 @@ struct tally {
     atomic_int runs[MOST]; /* of each task */
     pthread_t caller;
     atomic_int elsewhere; /* tasks that did not run on the caller */
-    atomic_int interruptible; /* of those, how many would take signals */
+    atomic_int interruptible; /* of those, how many would take the host's signals */
+    atomic_int deaf;          /* and how many not those that they cause themselves, of which they would die then */
     int64_t nanoseconds; /* that a task takes */
 };
 
@@ -40,6 +41,7 @@ static void count_task(void *user_data, int64_t index)
     pthread_sigmask(SIG_BLOCK, NULL, &blocked);
     atomic_fetch_add(&tally->elsewhere, 1);
     atomic_fetch_add(&tally->interruptible, !sigismember(&blocked, SIGINT) || !sigismember(&blocked, SIGALRM));
+    atomic_fetch_add(&tally->deaf, sigismember(&blocked, SIGBUS) || sigismember(&blocked, SIGSEGV));
 }
 
 static struct awqi_pool *create(int32_t threads)
@@ -96,6 +98,7 @@ static void the_caller_sleeps_and_wakes(void **state)
     for (int64_t i = 0; i < 50; i++) assert_true(runs_each_once(pool, 2 + i % 5, &tally));
     assert_true(atomic_load(&tally.elsewhere) > 0);
     assert_int_equal(atomic_load(&tally.interruptible), 0);
+    assert_int_equal(atomic_load(&tally.deaf), 0);
     awqi_pool_destroy(pool);
 }
 
