@@ -2,6 +2,7 @@
 #include "backend.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,19 +23,40 @@ static const struct awqi_host host = {
 static pthread_mutex_t cuda_lock = PTHREAD_MUTEX_INITIALIZER;
 static const struct awqi_backend *cuda_backend; /* once found, kept for the life of the process */
 
-/* Where AWQ_CUDA_BACKEND says, else in the directory of the object that holds this very function. */
+/* The directory of the library or program that holds this very constant, with its final slash, or "" where that cannot be told.
+ * The dynamic linker may know it by a path from what was the current directory once, which must not be followed from another. */
+static void own_directory(char *directory, size_t capacity)
+{
+    static const char here[] = "here";
+    Dl_info self;
+    char line[PATH_MAX + 128];
+    const char *name = dladdr(here, &self) ? self.dli_fname : NULL;
+    FILE *maps = name != NULL && name[0] == '/' ? NULL : fopen("/proc/self/maps", "re");
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        unsigned long begin, end;
+        int at = 0;
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %n", &begin, &end, &at) == 2 && at > 0 && line[at] == '/' &&
+            (uintptr_t)here >= begin && (uintptr_t)here < end) {
+            name = line + at;
+            break;
+        }
+    }
+    if (maps != NULL) fclose(maps);
+    bool absolute = name != NULL && name[0] == '/';
+    snprintf(directory, capacity, "%.*s", absolute ? (int)(strrchr(name, '/') - name) + 1 : 0, absolute ? name : "");
+}
+
+/* Where AWQ_CUDA_BACKEND says, else beside this library; where that is unknown, where the system keeps libraries. */
 static awq_status cuda_library_path(char *path, size_t capacity)
 {
     const char *given = secure_getenv("AWQ_CUDA_BACKEND");
-    Dl_info self;
     int length;
     if (given != NULL && *given != 0) {
         length = snprintf(path, capacity, "%s", given);
-    } else if (dladdr(&cuda_lock, &self) && self.dli_fname != NULL && strchr(self.dli_fname, '/') != NULL) {
-        int directory = (int)(strrchr(self.dli_fname, '/') - self.dli_fname);
-        length = snprintf(path, capacity, "%.*s/%s", directory, self.dli_fname, CUDA_LIBRARY);
     } else {
-        length = snprintf(path, capacity, "%s", CUDA_LIBRARY);
+        char directory[PATH_MAX];
+        own_directory(directory, sizeof directory);
+        length = snprintf(path, capacity, "%s%s", directory, CUDA_LIBRARY);
     }
     if (length >= 0 && (size_t)length < capacity) return AWQ_OK;
     return awqi_fail(AWQ_ERROR_NO_DEVICE, "cuda: the path of the backend is longer than %zu bytes", capacity - 1);

@@ -54,6 +54,32 @@ static void a_missing_backend_is_explained(void **state)
     assert_error_names("libawq_cuda.so");
 }
 
+/* The library may be known by a path from a directory that was the current one: from another, where somebody else may have put
+ * files, that path once was followed. */
+static void the_current_directory_is_not_searched(void **state)
+{
+    struct scratch *scratch = *state;
+    char program[PATH_MAX], former[PATH_MAX], planted[PATH_MAX + 32];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    assert_true(length > 0 && getcwd(former, sizeof former) != NULL);
+    program[length] = 0;
+    *strrchr(program, '/') = 0;
+    /* For a test that was started as build/test/test_backend, the very place that this path leads to. */
+    static const char *const parts[] = {"build", "build/test"};
+    for (size_t i = 0; i < 2; i++) assert_int_equal(mkdir(scratch_path(scratch, parts[i]), 0777), 0);
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(planted, sizeof planted, "%s/libawq_cuda.so", i == 0 ? scratch->directory : scratch_path(scratch, parts[i]));
+        scratch_write(planted, "not a library", 13);
+    }
+    assert_int_equal(chdir(scratch->directory), 0);
+    awq_status status = create_cuda();
+    assert_int_equal(chdir(former), 0);
+    assert_status(status, AWQ_ERROR_NO_DEVICE);
+    assert_error_names(program);
+    assert_null(strstr(awq_last_error(), "invalid ELF header"));
+    assert_null(strstr(awq_last_error(), "too short"));
+}
+
 static const char backend_source[] =
     "#include <stdint.h>\n"
     "struct host { uint32_t abi, reserved; int32_t (*fail)(int32_t, const char *, ...); };\n"
@@ -146,6 +172,7 @@ int main(void)
         cmocka_unit_test(the_cpu_is_linked_in),
         cmocka_unit_test(there_is_one_cpu_device),
         SCRATCH_TEST(a_missing_backend_is_explained),
+        SCRATCH_TEST(the_current_directory_is_not_searched),
         SCRATCH_TEST(a_loaded_backend_is_verified_and_asked),
         SCRATCH_TEST(device_memory_is_aligned_and_counted),
     };
