@@ -21,14 +21,6 @@ static awq_status fail_tensor(const struct awqi_safetensors_tensor *tensor, awq_
     return awqi_fail(status, "%s: tensor \"%.*s\": %s", tensor->file->path, SHOWN_NAME_BYTES, tensor->name, problem);
 }
 
-/* Where the bytes of the tensors begin in the file. */
-static uint64_t data_start(const struct awqi_safetensors *file)
-{
-    uint64_t length = 0;
-    for (int i = LENGTH_BYTES; i-- > 0;) length = length << 8 | file->mapping.data[i];
-    return LENGTH_BYTES + length;
-}
-
 /* ---- JSON */
 
 awq_status awqi_parse_json_object(const void *bytes, uint64_t size, const char *path, struct json_t **object)
@@ -125,7 +117,8 @@ static awq_status parse_tensor(const json_t *entry, uint64_t available, struct a
 
 /* ---- the header */
 
-static awq_status check_header_length(const struct awqi_safetensors *file)
+/* Sets data_start.  Read once: a file that is changed while it is open must not move what was checked. */
+static awq_status check_header_length(struct awqi_safetensors *file)
 {
     static const char lfs[] = "version https://git-lfs";
     uint64_t size = file->mapping.size;
@@ -135,7 +128,8 @@ static awq_status check_header_length(const struct awqi_safetensors *file)
     if (size < LENGTH_BYTES)
         return awqi_fail(AWQ_ERROR_FORMAT, "%s: %llu bytes are too few for a safetensors file", file->path,
                          (unsigned long long)size);
-    uint64_t length = data_start(file) - LENGTH_BYTES;
+    uint64_t length = 0;
+    for (int i = LENGTH_BYTES; i-- > 0;) length = length << 8 | file->mapping.data[i];
     if (length > AWQI_SAFETENSORS_HEADER_LIMIT)
         return awqi_fail(AWQ_ERROR_FORMAT, "%s: not a safetensors file, or corrupt: a header of %llu bytes, where %llu "
                          "are allowed", file->path, (unsigned long long)length,
@@ -145,6 +139,7 @@ static awq_status check_header_length(const struct awqi_safetensors *file)
                          (unsigned long long)length, (unsigned long long)size);
     if (length == 0 || file->mapping.data[LENGTH_BYTES] != '{')
         return awqi_fail(AWQ_ERROR_FORMAT, "%s: the header does not begin with {", file->path);
+    file->data_start = LENGTH_BYTES + length;
     return AWQ_OK;
 }
 
@@ -178,7 +173,7 @@ static awq_status parse_tensors(json_t *header, struct awqi_safetensors *file)
     if (status != AWQ_OK) return status;
     file->tensors = tensors;
 
-    uint64_t available = file->mapping.size - data_start(file);
+    uint64_t available = file->mapping.size - file->data_start;
     char *next = file->names;
     json_object_foreach(header, name, entry) {
         struct awqi_safetensors_tensor *tensor = &file->tensors[file->count++];
@@ -203,7 +198,7 @@ static int compare_positions(const void *a, const void *b)
 static awq_status check_coverage(struct awqi_safetensors *file)
 {
     qsort(file->tensors, (size_t)file->count, sizeof *file->tensors, compare_positions);
-    uint64_t covered = 0, available = file->mapping.size - data_start(file);
+    uint64_t covered = 0, available = file->mapping.size - file->data_start;
     for (int64_t i = 0; i < file->count; i++) {
         const struct awqi_safetensors_tensor *tensor = &file->tensors[i];
         if (tensor->begin < covered)
@@ -227,7 +222,7 @@ static awq_status locate_data(struct awqi_safetensors *file)
 {
     for (int64_t i = 0; i < file->count; i++) {
         struct awqi_safetensors_tensor *tensor = &file->tensors[i];
-        tensor->data = file->mapping.data + data_start(file) + tensor->begin;
+        tensor->data = file->mapping.data + file->data_start + tensor->begin;
         if (tensor->size == 0 || (uintptr_t)tensor->data % awq_dtype_size(tensor->dtype) == 0) continue;
         awq_status status = awqi_alloc(file->context, tensor->size, 1, tensor->name, &tensor->copy);
         if (status != AWQ_OK) return awqi_fail_in(status, "%s: copying an unaligned tensor", file->path);
@@ -241,7 +236,7 @@ static awq_status parse_header(struct awqi_safetensors *file)
     awq_status status = check_header_length(file);
     if (status != AWQ_OK) return status;
     json_t *header;
-    status = awqi_parse_json_object(file->mapping.data + LENGTH_BYTES, data_start(file) - LENGTH_BYTES, file->path,
+    status = awqi_parse_json_object(file->mapping.data + LENGTH_BYTES, file->data_start - LENGTH_BYTES, file->path,
                                     &header);
     if (status != AWQ_OK) return status;
     status = parse_metadata(header, file);

@@ -24,6 +24,7 @@ struct awqi_safetensors {
     awq_context *context;
     char *path;
     struct awqi_mapping mapping;
+    uint64_t data_start; /* where the bytes of the tensors begin in the file */
     struct json_t *metadata; /* an object of strings, or NULL */
     char *names;
     struct awqi_safetensors_tensor *tensors; /* in the order of their bytes */
