@@ -172,6 +172,22 @@ tsan-check: $(TSAN_TESTS)
 
 include test/fuzz/rules.mk
 
+# Lines and branches of libawq/ that the tests of units and the golden vectors reach.
+coverage:
+	$(MAKE) BUILD=$(BUILD)/coverage CUDA=0 CFLAGS="-O0 -g --coverage" coverage-run
+
+coverage-run: $(TESTS) $(BUILD)/test/golden
+	@find $(BUILD) -name '*.gcda' -delete
+	@test/run $(filter $(BUILD)/test/test_%,$(TESTS)) $(BUILD)/test/golden
+	@python3 test/coverage.py $(BUILD)
+
+# clang-tidy by .clang-tidy, cppcheck by .cppcheck.  The CPU's loops, which take clang-tidy very long, are left to the compilers.
+LINT_SOURCES := $(filter-out libawq/cpu/%,$(LIB_SOURCES))
+lint:
+	clang-tidy -quiet $(LINT_SOURCES) -- -std=c11 -D_GNU_SOURCE -Iinclude -Ilibawq
+	cppcheck --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=.cppcheck --suppress=missingIncludeSystem \
+	    --quiet --error-exitcode=1 -D_GNU_SOURCE -Iinclude -Ilibawq $(LINT_SOURCES)
+
 # What must agree with awq.h is made from it, and committed: the bindings' declarations, and the interface that test/abi holds
 # the library to.
 bindings:
@@ -229,6 +245,6 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-peers bench-gpu demo asan ubsan tsan tsan-check clean install \
+.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-peers bench-gpu demo asan ubsan tsan tsan-check coverage coverage-run lint clean install \
     install-headers install-static install-shared install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
 .DELETE_ON_ERROR:
