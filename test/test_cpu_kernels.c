@@ -616,8 +616,9 @@ static void bench_gemv(const struct awqi_gemv *gemv, int32_t bits, int64_t only_
 
 /* ---- bench of a strip: as a share of a loop that only multiplies */
 
-#if defined(__x86_64__)
-#ifdef __clang__
+#if defined(__aarch64__)
+#include "cpu/neon.h"
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
@@ -629,16 +630,18 @@ static void bench_gemv(const struct awqi_gemv *gemv, int32_t bits, int64_t only_
     {                                                                                                                  \
         type sums[12] = {{0}};                                                                                         \
         UNROLL                                                                                                         \
-        for (int i = 0; i < 12; i++) __asm__("" : "+v"(sums[i])); /* any numbers, for all that the compiler knows */   \
+        for (int i = 0; i < 12; i++) __asm__("" : "+" REGISTER(sums[i])); /* any numbers, as the compiler sees it */   \
         for (int64_t turn = 0; turn < turns; turn++) {                                                                 \
             UNROLL                                                                                                     \
             for (int i = 0; i < 12; i++) sums[i] = next(sums[i]);                                                      \
         }                                                                                                              \
         UNROLL                                                                                                         \
-        for (int i = 0; i < 12; i++) __asm__ volatile("" ::"v"(sums[i]));                                              \
+        for (int i = 0; i < 12; i++) __asm__ volatile("" ::REGISTER(sums[i]));                                         \
         return 12.0 * (operations) * (double)turns;                                                                    \
     }
 
+#if defined(__x86_64__)
+#define REGISTER "v"
 typedef float floats __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
 #define MULTIPLY(sum) (floats)_mm512_fmadd_ps(_mm512_set1_ps(1.5f), _mm512_set1_ps(0.5f), (__m512)(sum))
@@ -655,6 +658,24 @@ static double count_operations(const struct awqi_gemm *gemm, int64_t turns)
 {
     if (gemm->features & AWQ_CPU_AVX512_BF16) return peak_bf16(turns);
     return gemm->features & AWQ_CPU_AVX512_VNNI ? peak_int8(turns) : peak_f32(turns);
+}
+#elif defined(__aarch64__)
+#define REGISTER "w"
+#define MULTIPLY(sum) vfmaq_f32(sum, vdupq_n_f32(1.5f), vdupq_n_f32(0.5f))
+#define MULTIPLY_PAIRS(sum)                                                                                            \
+    vbfmmlaq_f32(sum, vreinterpretq_bf16_u16(vdupq_n_u16(0x3f81)), vreinterpretq_bf16_u16(vdupq_n_u16(0x3f01)))
+#define MULTIPLY_FOURS(sum) vdotq_s32(sum, vdupq_n_s8(3), vdupq_n_s8(2))
+#define MULTIPLY_EIGHTS(sum) vusmmlaq_s32(sum, vdupq_n_u8(3), vdupq_n_s8(2))
+PEAK(peak_f32, "arch=armv8-a", float32x4_t, 8, MULTIPLY)
+PEAK(peak_bf16, "arch=armv8.2-a+bf16", float32x4_t, 32, MULTIPLY_PAIRS)
+PEAK(peak_int8, "arch=armv8.2-a+dotprod", int32x4_t, 32, MULTIPLY_FOURS)
+PEAK(peak_matrix, "arch=armv8.2-a+i8mm", int32x4_t, 64, MULTIPLY_EIGHTS)
+
+static double count_operations(const struct awqi_gemm *gemm, int64_t turns)
+{
+    if (gemm->features & AWQ_CPU_NEON_BF16) return peak_bf16(turns);
+    if (gemm->features & AWQ_CPU_NEON_I8MM) return peak_matrix(turns);
+    return gemm->features & AWQ_CPU_NEON_DOTPROD ? peak_int8(turns) : peak_f32(turns);
 }
 #else
 /* The tables of other architectures have no kernels for strips. */

@@ -34,6 +34,8 @@ static const struct awqi_converters *const table[] = {
 #if defined(__x86_64__)
     &awqi_converters_avx2,
     &awqi_converters_avx512,
+#elif defined(__aarch64__)
+    &awqi_converters_neon,
 #endif
 };
 

@@ -14,7 +14,8 @@ struct awqi_converters {
     void (*f32_to_bf16)(const float *src, uint16_t *dst, int64_t count);
 };
 
-extern const struct awqi_converters awqi_converters_base, awqi_converters_avx2, awqi_converters_avx512;
+extern const struct awqi_converters awqi_converters_base, awqi_converters_avx2, awqi_converters_avx512,
+    awqi_converters_neon;
 
 /* Entry 'index' of the table, in ascending order; NULL past its end. */
 const struct awqi_converters *awqi_converters_at(size_t index);

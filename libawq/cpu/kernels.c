@@ -23,6 +23,7 @@ static const struct awqi_gemv *const gemv_table[] = {
     &awqi_gemv_neon_dotprod_digits,
     &awqi_gemv_neon_i8mm,
     &awqi_gemv_neon_i8mm_digits,
+    &awqi_gemv_neon_bf16,
 #endif
 };
 
@@ -37,6 +38,7 @@ static const struct awqi_gemm *const gemm_table[] = {
     &awqi_gemm_neon_dotprod_digits,
     &awqi_gemm_neon_i8mm,
     &awqi_gemm_neon_i8mm_digits,
+    &awqi_gemm_neon_bf16,
 #endif
     NULL, /* an empty array is no C */
 };

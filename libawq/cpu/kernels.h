@@ -94,7 +94,8 @@ struct awqi_gemv {
 
 extern const struct awqi_gemv awqi_gemv_ref, awqi_gemv_base, awqi_gemv_avx2, awqi_gemv_avx2_int8,
     awqi_gemv_avx512, awqi_gemv_avx512_vnni, awqi_gemv_avx512_digits, awqi_gemv_avx512_bf16,
-    awqi_gemv_neon_dotprod, awqi_gemv_neon_dotprod_digits, awqi_gemv_neon_i8mm, awqi_gemv_neon_i8mm_digits;
+    awqi_gemv_neon_dotprod, awqi_gemv_neon_dotprod_digits, awqi_gemv_neon_i8mm, awqi_gemv_neon_i8mm_digits,
+    awqi_gemv_neon_bf16;
 
 /* One block by a fixed number of rows, each in its form; out[..][PANEL] gets 16 numbers a row. */
 typedef void awqi_gemv_block(const struct awqi_stream *w, const uint32_t *block, const unsigned char *row,
@@ -118,7 +119,8 @@ struct awqi_gemm {
 };
 
 extern const struct awqi_gemm awqi_gemm_avx512, awqi_gemm_avx512_bf16, awqi_gemm_avx512_split, awqi_gemm_avx512_vnni,
-    awqi_gemm_neon_dotprod, awqi_gemm_neon_dotprod_digits, awqi_gemm_neon_i8mm, awqi_gemm_neon_i8mm_digits;
+    awqi_gemm_neon_dotprod, awqi_gemm_neon_dotprod_digits, awqi_gemm_neon_i8mm, awqi_gemm_neon_i8mm_digits,
+    awqi_gemm_neon_bf16;
 
 /* ---- kernels.c */
 

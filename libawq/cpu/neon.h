@@ -1,4 +1,4 @@
-/* What the NEON kernels of streams share. */
+/* What the NEON kernels share. */
 #ifndef AWQI_NEON_H
 #define AWQI_NEON_H
 
@@ -20,6 +20,16 @@
 #endif
 
 enum { AWQI_NEON_QUADS = AWQI_STREAM_OUTPUTS / 4 }; /* registers of a line */
+
+/* awqi_f32_to_bf16 on four numbers, by what every processor has. */
+static inline uint16x4_t awqi_neon_round_bf16(float32x4_t values)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(values);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t sum = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+    const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+    return vshrn_n_u32(vbslq_u32(vceqq_f32(values, values), sum, quiet), 16);
+}
 
 /* The scales and the zero points of outputs 4 quad .. 4 quad + 3 of a block, from the header of their group. */
 static inline __attribute__((always_inline)) void

@@ -130,6 +130,8 @@ static const struct awqi_quantize_kernels *const table[] = {
 #if defined(__x86_64__)
     &awqi_quantize_avx2,
     &awqi_quantize_avx512,
+#elif defined(__aarch64__)
+    &awqi_quantize_neon,
 #endif
 };
 

@@ -20,7 +20,8 @@ struct awqi_quantize_kernels {
                        int64_t count);
 };
 
-extern const struct awqi_quantize_kernels awqi_quantize_ref, awqi_quantize_avx2, awqi_quantize_avx512;
+extern const struct awqi_quantize_kernels awqi_quantize_ref, awqi_quantize_avx2, awqi_quantize_avx512,
+    awqi_quantize_neon;
 
 /* Entry 'index' of the table, in ascending order, NULL past its end; and the best for a set of features. */
 const struct awqi_quantize_kernels *awqi_quantize_kernels_at(size_t index);

@@ -5,7 +5,11 @@
 
 #define TARGET
 #define LANES 4
+#if defined(__aarch64__) /* which has 32 registers */
+#define ROWS 4
+#else
 #define ROWS 2
+#endif
 
 #include "statistics_body.h"
 
