@@ -29,6 +29,7 @@ static const struct awqi_gemv *const gemv_table[] = {
 
 static const struct awqi_gemm *const gemm_table[] = {
 #if defined(__x86_64__)
+    &awqi_gemm_avx2_int8,
     &awqi_gemm_avx512,
     &awqi_gemm_avx512_split,
     &awqi_gemm_avx512_bf16,

@@ -118,9 +118,9 @@ struct awqi_gemm {
     void (*run)(const struct awqi_stream *w, int64_t panel, const void *strip, int64_t rows, float *out);
 };
 
-extern const struct awqi_gemm awqi_gemm_avx512, awqi_gemm_avx512_bf16, awqi_gemm_avx512_split, awqi_gemm_avx512_vnni,
-    awqi_gemm_neon_dotprod, awqi_gemm_neon_dotprod_digits, awqi_gemm_neon_i8mm, awqi_gemm_neon_i8mm_digits,
-    awqi_gemm_neon_bf16;
+extern const struct awqi_gemm awqi_gemm_avx2_int8, awqi_gemm_avx512, awqi_gemm_avx512_bf16, awqi_gemm_avx512_split,
+    awqi_gemm_avx512_vnni, awqi_gemm_neon_dotprod, awqi_gemm_neon_dotprod_digits, awqi_gemm_neon_i8mm,
+    awqi_gemm_neon_i8mm_digits, awqi_gemm_neon_bf16;
 
 /* ---- kernels.c */
 

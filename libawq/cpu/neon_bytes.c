@@ -15,16 +15,6 @@ INLINE uint32_t largest_bits(const float *x, int64_t count)
     return vmaxvq_u32(most);
 }
 
-/* The scale that brings 'largest' to the greatest integer of so many digits.  Three digits have bits to spare: theirs
- * is a power of two, so that numbers of few bits stay exact. */
-static float block_scale(int digits, uint32_t largest_magnitude)
-{
-    const float largest = awqi_bits_to_f32(largest_magnitude);
-    if (digits == 1) return largest / 127.0f;
-    const uint32_t bits = awqi_f32_to_bits(largest * (1.0f / 8355711.0f)); /* 127 in every digit */
-    return awqi_bits_to_f32((bits + 0x007fffffu) & 0x7f800000u);
-}
-
 /* The pieces of a line; returns the sum of its integers. */
 INLINE int32_t prepare_line(const int line_inputs, int digits, const float *x, float inverse, int64_t step, int8_t *piece)
 {
@@ -48,17 +38,14 @@ INLINE int32_t prepare_line(const int line_inputs, int digits, const float *x, f
 INLINE void prepare_row(const int line_inputs, const struct awqi_stream *w, int digits, const float *x, int64_t step,
                         int8_t *piece, float *tail)
 {
-    const struct awqi_neon_form form = awqi_neon_form(w, digits);
+    const struct awqi_digits form = awqi_neon_form(w, digits);
     float *scales = tail, *sums = tail + (form.sums - form.scales) / (int64_t)sizeof *tail;
     for (int64_t group = 0; group < w->shape.groups; group++, scales += form.group_blocks) {
         const int64_t inputs = awqi_stream_group_lines(&w->shape, group) * line_inputs;
         double sum = 0.0;
         for (int64_t first = 0, block = 0; first < inputs; first += form.block_inputs, block++) {
             const int64_t count = awqi_min64(form.block_inputs, inputs - first);
-            const uint32_t largest = largest_bits(x, count);
-            float scale = block_scale(digits, largest), inverse = 1.0f / scale;
-            if (largest >= 0x7f800000u) scale = awqi_bits_to_f32(0x7fc00000u);
-            if (largest >= 0x7f800000u || awqi_f32_to_bits(inverse) >= 0x7f800000u) inverse = 0.0f;
+            float inverse, scale = awqi_digits_scale(digits, largest_bits(x, count), &inverse);
             int64_t integers = 0;
             for (int64_t i = 0; i < count; i += line_inputs, x += line_inputs, piece += digits * step)
                 integers += prepare_line(line_inputs, digits, x, inverse, step, piece);

@@ -11,29 +11,13 @@
 #ifndef AWQI_NEON_BYTES_H
 #define AWQI_NEON_BYTES_H
 
-#include "kernels.h"
+#include "digits.h"
 
-enum {
-    AWQI_NEON_BYTE_BLOCK = 32, /* inputs that share a scale when they are one byte each; */
-    AWQI_NEON_DIGITS = 3,      /* and when they are three */
-    AWQI_NEON_DIGIT_BLOCK = 128
-};
+enum { AWQI_NEON_DIGITS = 3, AWQI_NEON_DIGIT_BLOCK = 128 };
 
-struct awqi_neon_form {
-    int digits;
-    int64_t block_inputs, group_blocks; /* group_blocks of every group but the last */
-    int64_t scales, sums, bytes;        /* where they begin, and where the row ends */
-};
-
-static inline struct awqi_neon_form awqi_neon_form(const struct awqi_stream *w, int digits)
+static inline struct awqi_digits awqi_neon_form(const struct awqi_stream *w, int digits)
 {
-    struct awqi_neon_form form = {.digits = digits};
-    form.block_inputs = digits == 1 ? AWQI_NEON_BYTE_BLOCK : AWQI_NEON_DIGIT_BLOCK;
-    form.group_blocks = awqi_ceil_div(w->shape.group_lines * w->shape.line_inputs, form.block_inputs);
-    form.scales = awqi_ceil_div(awqi_stream_inputs(w) * digits, 64) * 64;
-    form.sums = form.scales + awqi_ceil_div(w->shape.groups * form.group_blocks, 16) * 64;
-    form.bytes = form.sums + awqi_ceil_div(w->shape.groups, 16) * 64;
-    return form;
+    return awqi_digits_of(w, digits, digits == 1 ? AWQI_BYTE_BLOCK : AWQI_NEON_DIGIT_BLOCK);
 }
 
 /* Put a row in stream order in its form: its first piece at 'pieces', with 'step' bytes from one to the next, and its

@@ -137,7 +137,7 @@ INLINE void multiply_block_lines(const struct task t, const uint32_t *line, int6
 }
 
 /* A group: out += s (sum of q x - z sum of x). */
-INLINE void multiply_group(const struct task t, const struct awqi_neon_form *form, const struct awqi_stream_shape *shape,
+INLINE void multiply_group(const struct task t, const struct awqi_digits *form, const struct awqi_stream_shape *shape,
                            int64_t group, const uint32_t *header, int first, const int8_t *x, float *out)
 {
     const int64_t line_bytes = t.digits * piece_step(t.paired, t.width), block_lines = form->block_inputs * t.width / 32;
@@ -176,7 +176,7 @@ INLINE void multiply_block(const int rows, const int digits, const int width, co
 {
     const int most = digits == 1 ? MOST_SUMS / 2 : MOST_SUMS, fit = most / (rows * digits);
     const struct task t = {rows, digits, fit >= 4 ? 4 : fit >= 2 ? 2 : 1, width, paired && rows > 1};
-    const struct awqi_neon_form form = awqi_neon_form(w, digits);
+    const struct awqi_digits form = awqi_neon_form(w, digits);
     UNROLL
     for (int r = 0; r < rows; r++) memset(out + r * AWQI_PANEL, 0, AWQI_STREAM_OUTPUTS * sizeof *out);
     for (int64_t group = 0; group < w->shape.groups; group++, header += w->shape.group_words)
@@ -227,7 +227,7 @@ INLINE void multiply_block(const int rows, const int digits, const int width, co
 #define STRIP(name, digits, pairs)                                                                                     \
     static void name##_prepare(const struct awqi_stream *w, const float *x, int64_t row, int64_t rows, void *strip)    \
     {                                                                                                                  \
-        const struct awqi_neon_form form = awqi_neon_form(w, digits);                                                  \
+        const struct awqi_digits form = awqi_neon_form(w, digits);                                                  \
         const bool paired = (pairs) && (row + 1 < rows || rows % 2 == 0);                                              \
         unsigned char *bytes = strip;                                                                                  \
         awqi_neon_prepare_bytes(w, digits, x, piece_step(paired, w->shape.width),                                      \

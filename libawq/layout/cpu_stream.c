@@ -155,7 +155,8 @@ static void unpack_block(void *user_data, int64_t block)
             const int64_t group = (first + i) / work->shape.group_size;
             int bit;
             const int64_t line = awqi_stream_line(&work->shape, group, (first + i) % work->shape.group_size, &bit);
-            for (int64_t row = 0; row < rows; row++) codes[row][i] = words[(line + row) * step] >> bit & mask;
+            for (int64_t row = 0; row < rows; row++)
+                codes[row][i] = (uint8_t)(words[(line + row) * step] >> bit & mask);
         }
         for (int64_t row = 0; row < rows; row++)
             awqi_weight_set_codes(weight, first_row + row, first, count, codes[row]);

@@ -105,7 +105,8 @@ static void unpack_column(void *user_data, int64_t c)
         int64_t count = awqi_min64(PART, weight->k - first);
         for (int64_t k = 0; k < count; k++) {
             uint32_t word = awqi_plane_word(work->qweight, first + k, c);
-            for (int i = 0; i < fields->per_word; i++) codes[i][k] = word >> (fields->bits * i) & fields->mask;
+            for (int i = 0; i < fields->per_word; i++)
+                codes[i][k] = (uint8_t)(word >> (fields->bits * i) & fields->mask);
         }
         for (int i = 0; i < fields->per_word; i++)
             awqi_weight_set_codes(weight, fields->per_word * c + fields->order[i], first, count, codes[i]);
@@ -119,8 +120,8 @@ static awq_status unpack_zeros(awq_weight *weight, const struct fields *fields, 
         for (int64_t c = 0; c < weight->n / fields->per_word; c++) {
             uint32_t word = awqi_plane_word(qzeros, group, c);
             for (int i = 0; i < fields->per_word && status == AWQ_OK; i++, word >>= fields->bits)
-                status =
-                    awqi_layout_set_zero(weight, fields->per_word * c + fields->order[i], group, word & fields->mask);
+                status = awqi_layout_set_zero(weight, fields->per_word * c + fields->order[i], group,
+                                              (int32_t)(word & fields->mask));
         }
     return status;
 }
