@@ -650,12 +650,15 @@ typedef int32_t ints __attribute__((vector_size(64)));
                              (__m512bh)_mm512_set1_epi32(0x3f003f00))
 #define MULTIPLY_FOURS(sum)                                                                                            \
     (ints)_mm512_dpbusd_epi32((__m512i)(sum), _mm512_set1_epi32(0x01020304), _mm512_set1_epi32(0x04030201))
+#define MULTIPLY_BYTES(sum) _mm256_maddubs_epi16(sum, _mm256_set1_epi8(3))
 PEAK(peak_f32, "avx512f", floats, 32, MULTIPLY)
+PEAK(peak_bytes, "avx2", __m256i, 64, MULTIPLY_BYTES)
 PEAK(peak_bf16, "avx512f,avx512bf16", floats, 64, MULTIPLY_PAIRS)
 PEAK(peak_int8, "avx512f,avx512vnni", ints, 128, MULTIPLY_FOURS)
 
 static double count_operations(const struct awqi_gemm *gemm, int64_t turns)
 {
+    if (!(gemm->features & AWQ_CPU_AVX512)) return peak_bytes(turns);
     if (gemm->features & AWQ_CPU_AVX512_BF16) return peak_bf16(turns);
     return gemm->features & AWQ_CPU_AVX512_VNNI ? peak_int8(turns) : peak_f32(turns);
 }

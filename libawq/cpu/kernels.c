@@ -41,11 +41,11 @@ static const struct awqi_gemm *const gemm_table[] = {
     &awqi_gemm_neon_i8mm_digits,
     &awqi_gemm_neon_bf16,
 #endif
-    NULL, /* an empty array is no C */
+    NULL, /* as the end, and as an empty array is no C */
 };
 
 enum { KERNELS = sizeof table / sizeof *table, GEMVS = sizeof gemv_table / sizeof *gemv_table,
-       GEMMS = sizeof gemm_table / sizeof *gemm_table - 1 };
+       GEMMS = sizeof gemm_table / sizeof *gemm_table };
 
 const struct awqi_cpu_kernels *awqi_cpu_kernels_at(size_t index)
 {
@@ -82,7 +82,7 @@ const struct awqi_gemv *awqi_gemv_for(uint32_t features, int32_t activation)
 const struct awqi_gemm *awqi_gemm_for(uint32_t features, int32_t activation)
 {
     const struct awqi_gemm *best = NULL;
-    for (size_t i = 0; i < GEMMS; i++)
+    for (size_t i = 0; gemm_table[i] != NULL; i++)
         if ((gemm_table[i]->features & ~features) == 0 && gemm_table[i]->activations >> activation & 1)
             best = gemm_table[i];
     return best;
