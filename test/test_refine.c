@@ -90,7 +90,7 @@ static double output_loss(const awq_quantize_options *options)
 static void each_step_loses_less(void **state)
 {
     (void)state;
-    static const int64_t groups[] = {1, 5, 32, 64, 128, 130, AWQ_GROUP_PER_ROW};
+    static const int64_t groups[] = {1, 5, 16, 32, 64, 128, 130, AWQ_GROUP_PER_ROW};
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
         for (uint32_t flags = 0; flags <= AWQ_QUANTIZE_SYMMETRIC; flags++) {
             awq_quantize_options nearest = options_of(groups[i], flags, AWQ_RANGE_MINMAX, AWQ_ROUND_NEAREST);
@@ -102,6 +102,8 @@ static void each_step_loses_less(void **state)
             assert_true(output_loss(&range) < plain * 1.05);
             assert_true(output_loss(&feedback) < 0.8 * plain);
             assert_true(output_loss(&descent) < 0.7 * plain);
+            feedback.range = AWQ_RANGE_SEARCH;
+            assert_true(output_loss(&descent) < 1.01 * output_loss(&feedback)); /* which descent begins with */
         }
 }
 

@@ -441,7 +441,7 @@ static void round_tile(struct refine *refine, const struct room *room, int64_t t
 
 /* ---- descent */
 
-/* Move the step of a group to where e^T H e is smallest while levels stay; 'cross' is H e. */
+/* Move the step of a group to where e^T H e is smallest while levels stay; 'cross' is H e, from the group's columns on. */
 static void refit_scale(const struct refine *refine, const struct room *room, const struct awqi_refine_block *view,
                         int64_t group, int64_t first, int64_t count)
 {
@@ -462,10 +462,9 @@ static void refit_scale(const struct refine *refine, const struct room *room, co
         scales[lane] += change[lane];
     }
     for (int64_t i = first * PANEL; i < (first + count) * PANEL; i += PANEL)
-        for (int lane = 0; lane < PANEL; lane++) {
-            view->errors[i + lane] -= change[lane] * view->levels[i + lane];
-            view->cross[i + lane] -= change[lane] * room->product[i + lane];
-        }
+        for (int lane = 0; lane < PANEL; lane++) view->errors[i + lane] -= change[lane] * view->levels[i + lane];
+    for (int64_t i = first * PANEL; i < view->width * PANEL; i += PANEL)
+        for (int lane = 0; lane < PANEL; lane++) view->cross[i + lane] -= change[lane] * room->product[i + lane];
 }
 
 static void descend_tile(struct refine *refine, const struct room *room, int64_t tile)

@@ -32,11 +32,12 @@ struct awqi_refine_kernels {
     /* losses[PANEL] = sum over i < count of importance[i] (targets[i] - nearest)^2; 'targets' is [count][PANEL]. */
     void (*measure)(const float *targets, const float *importance, int64_t count, const struct awqi_refine_grid *grid,
                     float *losses);
-    /* product = H columns, within columns first .. first + count - 1; both are [width][PANEL]. */
+    /* Rows first .. width - 1 of product = H columns, with nothing but columns first .. first + count - 1; both are
+     * [width][PANEL]. */
     void (*product)(const struct awqi_refine_block *block, int64_t first, int64_t count, const float *columns,
                     float *product);
     /* 'cross' being H e with all errors, one pass over columns first .. first + count - 1: each level moves to where
-     * e^T H e is smallest while the others stay, and 'errors' and 'cross' of these columns follow. */
+     * e^T H e is smallest while the others stay.  Their 'errors' follow, and 'cross' of these columns and of later ones. */
     void (*descend)(const struct awqi_refine_block *block, int64_t first, int64_t count,
                     const struct awqi_refine_grid *grid);
 };

@@ -63,7 +63,7 @@ TARGET static void refine_measure(const float *targets, const float *weights, in
 TARGET static void refine_product(const struct awqi_refine_block *block, int64_t first, int64_t count,
                                   const float *columns, float *product)
 {
-    for (int64_t i = first; i < first + count; i++) {
+    for (int64_t i = first; i < block->width; i++) {
         const float *row = block->matrix + i * AWQI_REFINE_WIDTH;
         vec sum[VECTORS];
         UNROLL for (int v = 0; v < VECTORS; v++) sum[v] = splat(0.0f);
@@ -94,7 +94,7 @@ TARGET static void refine_descend(const struct awqi_refine_block *block, int64_t
         int32_t any = 0;
         UNROLL for (int lane = 0; lane < LANES; lane++) any |= changed[lane];
         if (any == 0) continue;
-        for (int64_t j = first; j < first + count; j++)
+        for (int64_t j = first; j < block->width; j++)
             UNROLL for (int v = 0; v < VECTORS; v++) {
                 float *cross = block->cross + j * AWQI_PANEL + v * LANES;
                 store(cross, load(cross) - splat(row[j]) * change[v]);
