@@ -125,7 +125,7 @@ $(BUILD)/test/app_%: test/app_%.c $(filter-out %/main.o,$(APP_OBJECTS)) $(BUILD)
 CHECK_SCRIPTS := $(wildcard test/*.sh test/ffi/*.sh test/abi/*.sh)
 export BUILD CC CXX
 
-check: all $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden
+check: all $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden $(BUILD)/block
 	@test/run $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
 
 check-full: check asan ubsan tsan
@@ -144,6 +144,14 @@ demo: all
 # BENCH="--threads 1 --rows 1,16".
 bench-cpu: all
 	@$(BUILD)/awq bench --json $(BUILD)/bench-cpu.json --svg $(BUILD)/bench-cpu.svg $(BENCH)
+
+# One block of a 7B model, calibrated, searched, clipped and quantised; BENCH="--sketch 0" and the like.
+$(BUILD)/block: examples/bench/block.c $(BUILD)/libawq.so
+	$(call say,LD)
+	$(Q)$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $< -o $@ -L$(BUILD) -lawq -Wl,-rpath,'$$ORIGIN' -lm
+
+bench-block: $(BUILD)/block
+	@$< $(BENCH)
 
 # Beside ggml, from a source tree of it, and ONNX Runtime, from Python.
 bench-peers: all
@@ -245,6 +253,7 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-peers bench-gpu demo asan ubsan tsan tsan-check coverage coverage-run lint clean install \
+.PHONY: all check check-full check-golden bench-kernels bench-cpu bench-block bench-peers bench-gpu demo asan ubsan tsan tsan-check \
+    coverage coverage-run lint clean install \
     install-headers install-static install-shared install-pc install-cmake install-bin install-cuda uninstall bindings abi-baseline
 .DELETE_ON_ERROR:

@@ -567,6 +567,9 @@ typedef struct awq_search_options {
     int64_t tie_copies; /* grouped-query attention: inputs come in heads of tie_width channels, and each */
     int64_t tie_width;  /* tie_copies consecutive heads copy one producer head, so they share a scale, that of
                          * their mean importance (and wmean); 0: no ties */
+    int64_t sketch_rows; /* try candidates on this many random sums of the rows, each row with a random sign, in place of
+                          * more rows than that, which takes as much less work and estimates the loss; then the best two
+                          * and s = 1 on the rows themselves.  0: no estimates.  Unused with a callback */
 } awq_search_options;
 
 /* 'calibration' is kept until the search is destroyed, and must not change before awq_search_run returns.  What

@@ -13,6 +13,8 @@
 #include <math.h>
 #include <stdio.h>
 
+enum { SKETCH_COLUMNS = 256 }; /* to a task */
+
 struct candidate {
     int32_t kind; /* AWQ_SCALES_PLAIN, AWQ_SCALES_DUO or AWQI_SCALES_IDENTITY */
     double alpha;
@@ -50,8 +52,11 @@ struct run {
     int64_t buffer_count;
     awq_tensor *views; /* of the buffers, for the callback */
     const awq_tensor **view_list;
-    const float *rows; /* [x_rows][channels], of the sample or the root of the Gram matrix */
+    const float *rows; /* [x_rows][channels], of the sample, the root of the Gram matrix, or a sketch of either */
     float *root;       /* NULL for the sample */
+    float *sketch;     /* NULL: none */
+    const float *exact_rows; /* [exact_count][channels], what it is a sketch of, or else 'rows' */
+    int64_t exact_count;
     float *x;          /* the rows where the context computes */
     int64_t x_rows;
     double divisor; /* of the sum of squares */
@@ -92,6 +97,8 @@ static awq_status check_search_options(const awq_search_options *options, const 
                          options->smooth_factor);
     if (options->max_rows < 0)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_search_options: max_rows is %lld", (long long)options->max_rows);
+    if (options->sketch_rows < 0)
+        return awqi_fail(AWQ_ERROR_INVALID, "awq_search_options: sketch_rows is %lld", (long long)options->sketch_rows);
     if (options->objective == AWQ_OBJECTIVE_GRAM && options->loss == NULL && calibration->gram == NULL)
         return awqi_fail(AWQ_ERROR_INVALID, "awq_search_options: the calibration has no Gram matrix; "
                                             "create it with AWQ_CALIBRATION_GRAM");
@@ -336,6 +343,64 @@ static awq_status prepare_samples(struct run *run)
     return AWQ_OK;
 }
 
+struct sketch {
+    const float *rows;
+    int64_t count, channels, sums;
+    float *values; /* [sums][channels] */
+};
+
+/* splitmix64: the signs of row 'row' in sums 64 * word and on, a bit each. */
+static uint64_t sketch_signs(int64_t row, int64_t word)
+{
+    uint64_t x = ((uint64_t)row << 16) + (uint64_t)word + 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+/* Columns from index * SKETCH_COLUMNS on of S X, with S of signs over sqrt(sums): E |S X d|^2 = |X d|^2 for any d. */
+static void sketch_columns(void *user_data, int64_t index)
+{
+    const struct sketch *sketch = user_data;
+    const int64_t first = index * SKETCH_COLUMNS, count = awqi_min64(SKETCH_COLUMNS, sketch->channels - first);
+    const float factor = (float)(1.0 / sqrt((double)sketch->sums));
+    for (int64_t i = 0; i < sketch->sums; i++)
+        memset(sketch->values + i * sketch->channels + first, 0, (size_t)count * sizeof *sketch->values);
+    for (int64_t row = 0; row < sketch->count; row++) {
+        const float *x = sketch->rows + row * sketch->channels + first;
+        for (int64_t i = 0; i < sketch->sums; i++) {
+            const float sign = sketch_signs(row, i / 64) >> i % 64 & 1 ? factor : -factor;
+            float *sum = sketch->values + i * sketch->channels + first;
+            for (int64_t j = 0; j < count; j++) sum[j] += sign * x[j];
+        }
+    }
+}
+
+/* A loss sums up many outputs and inputs, which a few random sums of rows estimate together. */
+static awq_status sketch_rows(struct run *run)
+{
+    struct sketch sketch = {run->rows, run->x_rows, run->source.channels, run->search->options.sketch_rows, NULL};
+    if (sketch.sums == 0 || run->x_rows <= sketch.sums) return AWQ_OK;
+    awq_status status = take(run, sketch.sums * sketch.channels, sizeof(float), "sketch of rows", &run->sketch);
+    if (status != AWQ_OK) return status;
+    sketch.values = run->sketch;
+    awqi_parallel_for(run->search->context, awqi_ceil_div(sketch.channels, SKETCH_COLUMNS), sketch_columns, &sketch);
+    run->rows = run->sketch;
+    run->x_rows = sketch.sums;
+    return AWQ_OK;
+}
+
+/* Let 'rows' be what candidates are tried on. */
+static awq_status place_rows(struct run *run, const float *rows, int64_t count)
+{
+    awq_context *context = run->search->context;
+    awqi_unplace_floats(context, run->x, run->rows);
+    run->x = NULL;
+    run->rows = rows;
+    run->x_rows = count;
+    return awqi_place_copy(context, rows, count * run->source.channels, "rows of a loss", &run->x);
+}
+
 static awq_status prepare_buffers(struct run *run)
 {
     awq_search *search = run->search;
@@ -383,9 +448,10 @@ static awq_status run_prepare(struct run *run)
     if (status == AWQ_OK) status = prepare_salient(run);
     if (status == AWQ_OK && search->options.loss == NULL) {
         status = search->options.objective == AWQ_OBJECTIVE_GRAM ? prepare_gram(run) : prepare_samples(run);
-        if (status == AWQ_OK)
-            status = awqi_place_copy(search->context, run->rows, run->x_rows * run->source.channels, "rows of a loss",
-                                     &run->x);
+        run->exact_rows = run->rows;
+        run->exact_count = run->x_rows;
+        if (status == AWQ_OK) status = sketch_rows(run);
+        if (status == AWQ_OK) status = place_rows(run, run->rows, run->x_rows);
     }
     if (status == AWQ_OK) status = prepare_buffers(run);
     return status;
@@ -403,6 +469,7 @@ static void run_release(struct run *run)
     awqi_free(context, run->view_list);
     awqi_unplace_floats(context, run->x, run->rows);
     awqi_free(context, run->root);
+    awqi_free(context, run->sketch);
     awqi_free(context, run->scales);
     for (int64_t i = 0; run->salient != NULL && i < run->search->count; i++)
         awqi_salient_release(context, &run->salient[i]);
@@ -495,29 +562,62 @@ static awq_status evaluate(struct run *run, struct candidate *candidate)
 
 /* ---- the run */
 
+/* The index of the least loss among candidates other than 'except'. */
+static int64_t least_loss(const awq_search *search, int64_t except)
+{
+    int64_t best = except == 0 ? 1 : 0;
+    for (int64_t i = best + 1; i < search->candidate_count; i++)
+        if (i != except && search->candidates[i].loss < search->candidates[best].loss) best = i;
+    return best;
+}
+
+static awq_status evaluate_and_report(struct run *run, struct candidate *candidate, int64_t *done, int64_t total)
+{
+    const awq_search_options *options = &run->search->options;
+    awq_status status = evaluate(run, candidate);
+    if (status != AWQ_OK || options->progress == NULL) return status;
+    if (options->progress(options->progress_data, (uint64_t)++*done, (uint64_t)total) == 0) return AWQ_OK;
+    return awqi_fail(AWQ_ERROR_CANCELLED, "the progress callback cancelled the search");
+}
+
+/* A sketch is close enough to say which candidates are good, not which is best: the two that it likes best meet 'identity'
+ * (-1: no candidate) on the rows themselves. */
+static awq_status evaluate_finalists(struct run *run, int64_t identity, int64_t *done, int64_t total)
+{
+    awq_search *search = run->search;
+    const int64_t first = least_loss(search, -1);
+    const int64_t second = search->candidate_count > 1 ? least_loss(search, first) : first;
+    const int64_t finalists[] = {first, second, identity};
+    awq_status status = place_rows(run, run->exact_rows, run->exact_count);
+    search->best = first;
+    for (int i = 0; status == AWQ_OK && i < 3 && finalists[i] >= 0; i++) {
+        struct candidate *candidate = &search->candidates[finalists[i]];
+        status = evaluate_and_report(run, candidate, done, total);
+        if (candidate->loss < search->candidates[search->best].loss) search->best = finalists[i];
+    }
+    return status;
+}
+
 static awq_status evaluate_all(struct run *run)
 {
     awq_search *search = run->search;
-    int64_t count = search->candidate_count;
-    struct candidate identity = {AWQI_SCALES_IDENTITY, 0.0, NAN}; /* for comparison only, unless it is on the list */
-    bool listed = search->options.scales != AWQ_SCALES_DUO || is_exact(search);
-    int64_t total = listed ? count : count + 1;
-    for (int64_t i = 0; i < total; i++) {
-        struct candidate *candidate = i < count ? &search->candidates[i] : &identity;
-        awq_status status = evaluate(run, candidate);
-        if (status != AWQ_OK) return status;
-        if (i == 0 || (i < count && candidate->loss < search->candidates[search->best].loss)) {
-            search->best = i;
-            memcpy(search->scales, run->scales, (size_t)run->source.channels * sizeof *search->scales);
-        }
-        if (search->options.progress != NULL &&
-            search->options.progress(search->options.progress_data, (uint64_t)i + 1, (uint64_t)total) != 0)
-            return awqi_fail(AWQ_ERROR_CANCELLED, "the progress callback cancelled the search");
-    }
-    if (search->options.scales == AWQ_SCALES_DUO)
-        search->loss_identity = listed ? search->candidates[count - 1].loss : identity.loss;
-    else
-        search->loss_identity = search->candidates[0].loss; /* PLAIN with alpha 0 is identity */
+    const bool duo = search->options.scales == AWQ_SCALES_DUO, sketched = run->sketch != NULL;
+    const int64_t count = search->candidate_count;
+    const int64_t identity = !duo ? 0 /* alpha 0 */ : is_exact(search) ? count - 1 : -1;
+    struct candidate plain = {AWQI_SCALES_IDENTITY, 0.0, NAN}; /* for comparison only */
+    const int64_t total = count + (sketched ? 2 : 0) + (sketched || identity < 0);
+    int64_t done = 0;
+    awq_status status = AWQ_OK;
+    for (int64_t i = 0; status == AWQ_OK && i < count; i++)
+        status = evaluate_and_report(run, &search->candidates[i], &done, total);
+    if (status == AWQ_OK && sketched) status = evaluate_finalists(run, identity, &done, total);
+    else if (status == AWQ_OK) search->best = least_loss(search, -1);
+    if (status == AWQ_OK && identity < 0) status = evaluate_and_report(run, &plain, &done, total);
+    if (status != AWQ_OK) return status;
+    search->loss_identity = identity < 0 ? plain.loss : search->candidates[identity].loss;
+    const struct candidate *best = &search->candidates[search->best];
+    awqi_candidate_scales(&run->source, best->kind, best->alpha, run->scales);
+    memcpy(search->scales, run->scales, (size_t)run->source.channels * sizeof *search->scales);
     return AWQ_OK;
 }
 

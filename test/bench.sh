@@ -51,6 +51,15 @@ for rows in 0 x 1,,2 1,2, -3; do expect 2 "--rows" bench --rows "$rows"; done
     AWQ_CUDA_BACKEND=$scratch/none.so expect 1 "no backend" bench $one --device cuda
 }
 
+# A small block.
+"$build/block" --divide 64 --tokens 100 --sketch 16 >"$scratch/block" || fail "block"
+grep -q "^32 blocks: .* in use$" "$scratch/block" || fail "block adds nothing up"
+for wrong in "--tokens 0" "--sketch x" "--divide" "--what 1"; do
+    # shellcheck disable=SC2086
+    "$build/block" $wrong >"$scratch/block" 2>&1 && fail "block $wrong"
+    grep -q "^Usage" "$scratch/block" || fail "block $wrong does not say what it takes"
+done
+
 # On the executor, where there is one: every kernel, and a copy for the bandwidth.
 if [ "${CUDA:-1}" != 0 ] && [ -e "$build/libawq_cuda_simt.so" ]; then
     export AWQ_CUDA_BACKEND="$build/libawq_cuda_simt.so"

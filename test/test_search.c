@@ -366,6 +366,39 @@ static void fewer_rows_are_the_first_of_the_sample(void **state)
     free_problem(&problem);
 }
 
+/* Estimates that are right on average, and a choice between the best of them and identity that is exact. */
+static void a_sketch_estimates_the_losses_of_the_rows(void **state)
+{
+    (void)state;
+    double ratios = 0;
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        struct problem problem;
+        make_problem(&problem, seed, 2);
+        problem.options.objective = seed % 2 ? AWQ_OBJECTIVE_SAMPLES : AWQ_OBJECTIVE_GRAM;
+        problem.options.scales = seed % 4 == 1 ? AWQ_SCALES_DUO : AWQ_SCALES_PLAIN;
+        awq_search *search = run_search(&problem, LINEARS);
+        const awq_search_result exact = result_of(search);
+        double losses[MAX_CANDIDATES], estimates[MAX_CANDIDATES], alphas[MAX_CANDIDATES];
+        assert_int_equal(awq_search_get_history(search, alphas, losses, exact.candidates), AWQ_OK);
+        awq_search_destroy(search);
+        problem.options.sketch_rows = ROWS / 2;
+        search = run_search(&problem, LINEARS);
+        const awq_search_result sketched = result_of(search);
+        assert_int_equal(awq_search_get_history(search, alphas, estimates, exact.candidates), AWQ_OK);
+        awq_search_destroy(search);
+        assert_true(sketched.loss_identity == exact.loss_identity && sketched.loss == losses[sketched.best]);
+        assert_true(sketched.loss <= sketched.loss_identity && sketched.loss < 1.25 * exact.loss);
+        assert_int_equal(sketched.rows, exact.rows);
+        for (int64_t i = 0; i < exact.candidates; i++) ratios += estimates[i] / losses[i] / (double)exact.candidates / 8;
+        problem.options.sketch_rows = K; /* no fewer than there are */
+        search = run_search(&problem, LINEARS);
+        assert_true(result_of(search).loss == exact.loss);
+        awq_search_destroy(search);
+        free_problem(&problem);
+    }
+    assert_close(ratios, 1.0, 0.15);
+}
+
 static void the_gram_matrix_gives_the_losses_of_the_rows(void **state)
 {
     (void)state;
@@ -727,6 +760,7 @@ static void bad_options_are_refused(void **state)
         CASE(smooth_factor, double, 1.5, "smooth_factor is 1.5"),
         CASE(smooth_factor, double, NAN, "smooth_factor is nan"),
         CASE(max_rows, int64_t, -5, "max_rows is -5"),
+        CASE(sketch_rows, int64_t, -2, "sketch_rows is -2"),
         CASE(tie_copies, int64_t, 2, "tie_width 0"),
         CASE(tie_width, int64_t, 4, "tie_copies 0"),
         CASE(quantize, const awq_quantize_options *, &scaled, "input_scale"),
@@ -896,6 +930,7 @@ int main(void)
         cmocka_unit_test(peers_compare_with_identity_without_trying_it),
         cmocka_unit_test(llm_awq_scales_have_the_dtype_of_the_weight),
         cmocka_unit_test(fewer_rows_are_the_first_of_the_sample),
+        cmocka_unit_test(a_sketch_estimates_the_losses_of_the_rows),
         cmocka_unit_test(the_gram_matrix_gives_the_losses_of_the_rows),
         cmocka_unit_test(a_root_reproduces_its_gram_matrix),
         cmocka_unit_test(threads_do_not_show),

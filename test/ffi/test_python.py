@@ -205,7 +205,8 @@ class Searches(TestCase):
         self.calibration.observe(self.x)
 
     def test_result(self):
-        search = self.ctx.search(self.calibration, [self.w], grid_points=10, quantizer=awq.Quantizer(group_size=64))
+        quantizer = awq.Quantizer(group_size=64)
+        search = self.ctx.search(self.calibration, [self.w], grid_points=10, quantizer=quantizer, sketch_rows=160)
         self.assertEqual(min(candidate.loss for candidate in search.history), search.loss)
         self.assertLess(search.loss, search.loss_identity)
         self.assertEqual(search.scales.shape, (128,))

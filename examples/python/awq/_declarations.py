@@ -357,6 +357,7 @@ awq_search_options._fields_ = [
     ("max_rows", c_int64),
     ("tie_copies", c_int64),
     ("tie_width", c_int64),
+    ("sketch_rows", c_int64),
 ]
 
 awq_search_result._fields_ = [

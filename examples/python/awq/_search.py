@@ -145,6 +145,7 @@ class Search(Handle):
         max_rows: int = 0,
         tie_copies: int = 0,
         tie_width: int = 0,
+        sketch_rows: int = 0,
         loss: Optional[Callable[[List[np.ndarray]], float]] = None,
         progress: Optional[Callable[[int, int], Any]] = None,
     ):
@@ -160,6 +161,7 @@ class Search(Handle):
             max_rows=max_rows,
             tie_copies=tie_copies,
             tie_width=tie_width,
+            sketch_rows=sketch_rows,
             loss=callbacks.loss,
             progress=callbacks.progress,
         )

@@ -621,6 +621,7 @@ pub struct awq_search_options {
     pub max_rows: i64,
     pub tie_copies: i64,
     pub tie_width: i64,
+    pub sketch_rows: i64,
 }
 extern "C" {
     pub fn awq_search_create(

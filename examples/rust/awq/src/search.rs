@@ -132,6 +132,8 @@ pub struct SearchOptions<'a> {
     pub max_rows: usize,
     pub tie_copies: usize,
     pub tie_width: usize,
+    /// Try candidates on this many random sums of the rows; 0: on the rows.
+    pub sketch_rows: usize,
     pub loss: Option<&'a mut LossFn<'a>>,
     pub progress: Option<&'a mut ProgressFn<'a>>,
 }
@@ -221,6 +223,7 @@ impl Context {
         raw.max_rows = signed(options.max_rows)?;
         raw.tie_copies = signed(options.tie_copies)?;
         raw.tie_width = signed(options.tie_width)?;
+        raw.sketch_rows = signed(options.sketch_rows)?;
         raw.quantize = &quantizer;
         let user_data: *mut c_void = (&mut callbacks as *mut Callbacks<'_>).cast();
         if callbacks.loss.is_some() {
