@@ -18,17 +18,18 @@ struct placement {
 
 /* The entries of an option table for a struct placement that is a member of the command's options. */
 #define PLACEMENT_OPTIONS(options, member)                                                                             \
-    {CLI_CHOICE, "device", offsetof(options, member.device), .argument = "cpu|cuda",                                   \
-     .help = "Where to compute."},                                                                                     \
+    {CLI_CHOICE, "device", offsetof(options, member.device), .argument = "cpu|cuda", .help = "Where to compute."},     \
     {CLI_INT, "device-id", offsetof(options, member.device_id), .argument = "N",                                       \
      .help = "Which of several GPUs.", .minimum = 0, .maximum = 1023},                                                 \
     {CLI_INT, "threads", offsetof(options, member.threads), .argument = "N",                                           \
-     .help = "Threads to use [default: all processors].", .minimum = 1, .maximum = 4096},                              \
+     .help = "Threads to use [default: all processors].  The result does not depend on it.", .minimum = 1,             \
+     .maximum = 4096},                                                                                                 \
     {CLI_SIZE, "memory-limit", offsetof(options, member.memory_limit), .argument = "SIZE",                             \
-     .help = "Fail rather than use more memory than this, such as 4G."}
+     .help = "Fail rather than use more of the host's memory than this, such as 4G.  Pages of the model's files do "   \
+             "not count."}
 
-/* Open a context there.  What the library warns of is printed.  Where there is no GPU, no driver or no CUDA library, one
- * message says what is missing. */
+/* Open a context there.  What the library warns of is printed.  Where there is no GPU, no driver or no CUDA library,
+ * one message says what is missing. */
 bool placement_open(const struct placement *placement, awq_context **context);
 
 /* The same for a command that leaves all its work to the library. */

@@ -17,8 +17,8 @@ bool cuda_kernels_load(const struct cuda_kernels **kernels)
         /* A name without a slash is looked for where the program's own libraries are. */
         void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         if (!library)
-            return cli_error("--device cuda: no kernels: %s (" LIBRARY " belongs beside libawq.so, or where AWQ_APP_CUDA "
-                             "says)", dlerror());
+            return cli_error("--device cuda: no kernels: %s (" LIBRARY
+                             " belongs beside libawq.so, or where AWQ_APP_CUDA says)", dlerror());
         void *symbol = dlsym(library, "app_cuda_kernels_get");
         memcpy(&get, &symbol, sizeof get); /* ISO C has no cast from an object pointer to a function pointer */
         const struct cuda_kernels *found = symbol ? get() : NULL;

@@ -1,8 +1,8 @@
 /* The steps of the forward pass on a GPU, by the kernels of cuda/.
  *
- * Hidden states, queries, keys and values before the cache, and logits are F32; what enters linears has the model's 16-bit
- * type; the cache is FP16.  A decoding step, in which every sequence has one token at most, is enqueued once, captured as
- * a graph the second time, and then replayed: only the tokens and where they stand are sent. */
+ * Hidden states, queries, keys and values before the cache, and logits are F32; what enters linears has the model's
+ * 16-bit type; the cache is FP16.  A decoding step, in which every sequence has one token at most, is enqueued once,
+ * captured as a graph the second time, and then replayed: only the tokens and where they stand are sent. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,7 +104,7 @@ static bool cuda_open(struct session *session)
            allocate(session, scratch * sizeof(float), (void **)&own->scratch) &&
            allocate(session, rows * sizeof *own->tokens, (void **)&own->tokens) &&
            allocate(session, rows * sizeof *own->scores, (void **)&own->scores) &&
-           allocate(session, CUDA_DIFFERENCE_SUMS * sizeof *own->sums, (void **)&own->sums) &&
+           allocate(session, CUDA_MAX_DIFFERENCE_SUMS * sizeof *own->sums, (void **)&own->sums) &&
            check(session, own->kernels->open(info.device_id, &session->stream), "a stream");
 }
 
@@ -316,12 +316,14 @@ static bool cuda_difference(struct session *session, const float *a, const float
 {
     const struct cuda_session *own = session->own;
     const struct cuda_difference job = {a, b, own->sums, count};
-    double sums[CUDA_DIFFERENCE_SUMS];
+    const int64_t made = cuda_difference_sums(count);
+    double sums[CUDA_MAX_DIFFERENCE_SUMS];
     if (!check(session, own->kernels->difference(&job, session->stream), "comparing outputs") ||
-        !check(session, own->kernels->download(sums, own->sums, sizeof sums, session->stream), "comparing outputs"))
+        !check(session, own->kernels->download(sums, own->sums, (uint64_t)made * sizeof *sums, session->stream),
+               "comparing outputs"))
         return false;
     *sum = 0;
-    for (int i = 0; i < CUDA_DIFFERENCE_SUMS; i++) *sum += sums[i];
+    for (int64_t i = 0; i < made; i++) *sum += sums[i];
     return true;
 }
 

@@ -1,9 +1,9 @@
 /* Decoder models: their configuration, weights, forward pass and key/value cache.
  *
  * architecture.c says what differs between architectures, config.c reads config.json, model.c the weights, forward.c
- * computes, in memory of the context: a context on a GPU makes every array of floats below one of the GPU's.  Activations
- * are row-major, one row a token.  Functions that can fail return false when they did, and have said why (cli_error);
- * they leave their outputs empty. */
+ * computes, in memory of the context: of one on a GPU all arrays of floats below are the GPU's.  Activations are
+ * row-major, one row a token.  Functions that can fail return false when they did, and have said why (cli_error); they
+ * leave their outputs empty. */
 #ifndef AWQ_APP_MODEL_H
 #define AWQ_APP_MODEL_H
 
@@ -180,8 +180,8 @@ struct model {
 bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config *config,
                      struct embeddings *embeddings, struct norm_weights *norm);
 
-/* Where the context is on a GPU, let *tensor be a copy there, as 'dtype', in *memory, which is the caller's to free with
- * awq_context_free. */
+/* Where the context is on a GPU, let *tensor be a copy there, as 'dtype', in *memory, which is the caller's to free
+ * with awq_context_free. */
 bool tensor_bring(awq_context *context, const char *name, int32_t dtype, awq_tensor *tensor, void **memory);
 
 /* Open a model directory and prepare all its weights.  'options' may be NULL. */

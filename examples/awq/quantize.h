@@ -41,8 +41,7 @@ struct quantize_request {
     const char *model, *out, *calib;
     int64_t samples, length; /* windows of the calibration data, and tokens in each */
     struct cli_list exclude;
-    uint64_t memory_limit;
-    int threads;
+    struct placement placement;
     bool replace, json, quiet, verbose;
     struct quantize_settings settings;
 };
@@ -85,7 +84,8 @@ const char *point_name(enum block_point point);
 struct quantize_job {
     const struct quantize_request *request;
     const struct quantize_settings *settings; /* the request's */
-    awq_context *context;
+    awq_context *context; /* where to compute, */
+    awq_context *host;    /* and the processor; the same one without --device cuda */
     struct model_config config;
     awq_checkpoint *source;
     awq_checkpoint_writer *writer;

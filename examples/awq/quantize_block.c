@@ -121,7 +121,7 @@ static awq_status read_values(awq_context *context, const awq_tensor *tensor, fl
  * that instead leaves the float function as it was. */
 static bool correct_scales(struct block_job *block, const awq_tensor *before, const awq_tensor *after, float *scales)
 {
-    awq_context *context = block->job->context;
+    awq_context *context = block->job->host;
     const float added = block->job->config.architecture->norm == NORM_RMS_PLUS_ONE ? 1 : 0;
     int64_t count = after->shape[0];
     void *memory = NULL;
@@ -143,7 +143,7 @@ static bool fold_into_norm(struct block_job *block, enum block_point point, cons
 {
     const int32_t profile = block->job->settings->quantizer.profile;
     const bool has_bias = norm->bias.data;
-    awq_context *context = block->job->context;
+    awq_context *context = block->job->host;
     awq_tensor before = norm->weight;
     awq_fold_options options;
     awq_struct_init(&options, sizeof options);
@@ -163,7 +163,7 @@ static bool fold_into_linear(struct block_job *block, int producer, const awq_te
     int32_t profile = block->job->settings->quantizer.profile;
     struct linear_weights *weights = &block->weights->linear[producer];
     bool exact = profile == AWQ_PROFILE_EXACT && is_quantized(block, producer), has_bias = weights->bias.data;
-    awq_context *context = block->job->context;
+    awq_context *context = block->job->host;
     awq_fold_options options;
     awq_struct_init(&options, sizeof options);
     options.profile = profile;
@@ -181,11 +181,11 @@ static bool scale_columns(struct block_job *block, int linear, const float *scal
     awq_tensor *stored = &block->weights->linear[linear].dense;
     int32_t dtype = stored->dtype;
     int64_t rows = stored->shape[0], columns = stored->shape[1];
-    if (!block_copy(block->job->context, block->copies, AWQ_F32, stored)) return false;
+    if (!block_copy(block->job->host, block->copies, AWQ_F32, stored)) return false;
     float *values = stored->data;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) values[i * columns + j] *= scales[j];
-    return block_copy(block->job->context, block->copies, dtype, stored);
+    return block_copy(block->job->host, block->copies, dtype, stored);
 }
 
 static bool fold_point(struct block_job *block, enum block_point point)
@@ -198,7 +198,7 @@ static bool fold_point(struct block_job *block, enum block_point point)
     void *memory = NULL;
     if (!block->statistics.search[point]) return true;
     block_linear_shape(config, *point_linears(point), &n, &k);
-    awq_status status = awq_context_allocate(block->job->context, (uint64_t)k * sizeof(float), &memory);
+    awq_status status = awq_context_allocate(block->job->host, (uint64_t)k * sizeof(float), &memory);
     if (status != AWQ_OK) return fail(block, status, "its scales");
     block->scales[point] = memory;
     status = awq_search_get_scales(block->statistics.search[point], block->scales[point], k);
@@ -245,7 +245,7 @@ static int64_t group_count(const awq_quantize_options *options, int64_t inputs)
 static bool search_clip(struct block_job *block, int linear, const awq_quantize_options *quantize, awq_tensor *limits)
 {
     const awq_tensor *w = &block->weights->linear[linear].dense;
-    awq_context *context = block->job->context;
+    const struct quantize_job *job = block->job;
     struct linear_report *report = &block->report->linear[linear];
     int64_t groups = group_count(quantize, w->shape[1]);
     awq_clip_options options;
@@ -254,12 +254,12 @@ static bool search_clip(struct block_job *block, int linear, const awq_quantize_
     awq_struct_init(&options, sizeof options);
     awq_struct_init(&result, sizeof result);
     options.quantize = quantize;
-    awq_status status = awq_context_allocate(context, (uint64_t)(w->shape[0] * groups) * sizeof(float), &memory);
+    awq_status status = awq_context_allocate(job->host, (uint64_t)(w->shape[0] * groups) * sizeof(float), &memory);
     if (status != AWQ_OK) return fail_linear(block, status, linear);
     block->limits = memory;
     awq_tensor_init_2d(limits, memory, AWQ_F32, w->shape[0], groups);
     const awq_calibration *calibration = block->statistics.calibration[point_of(linear)];
-    status = awq_clip_search(context, w, calibration, NULL, &options, limits, &result);
+    status = awq_clip_search(job->context, w, calibration, NULL, &options, limits, &result);
     if (status != AWQ_OK) return fail_linear(block, status, linear);
     report->clipped = true;
     report->clipped_groups = result.clipped_groups;
@@ -307,7 +307,7 @@ static void clip_row(float *values, int64_t columns, const float *limits, int64_
 static bool scale_linear(struct block_job *block, int linear, const float *scales, const awq_tensor *limits)
 {
     awq_tensor *dense = &block->weights->linear[linear].dense, wide;
-    awq_context *context = block->job->context;
+    awq_context *context = block->job->host;
     const int64_t rows = dense->shape[0], columns = dense->shape[1], groups = limits ? limits->shape[1] : 0;
     const int64_t set_size = block->job->settings->quantizer.group_size;
     const int64_t group_size = set_size == AWQ_GROUP_PER_ROW ? columns : set_size;
@@ -353,7 +353,7 @@ static bool quantize_linear(struct block_job *block, int linear)
     }
     bool ok = block->job->settings->layout ? round_linear(block, linear, &options)
                                            : scale_linear(block, linear, scales, options.clip);
-    awq_context_free(block->job->context, block->limits);
+    awq_context_free(block->job->host, block->limits);
     block->limits = NULL;
     return ok;
 }
@@ -364,7 +364,7 @@ static bool find_importance(struct block_job *block)
     if (quantizer->salient_fraction == 0 || quantizer->salient_rule != AWQ_SALIENT_BY_ACTIVATION) return true;
     for (int point = 0; point < BLOCK_POINTS; point++) {
         const awq_calibration *calibration = block->statistics.calibration[point];
-        if (calibration && !salient_importance(block->job->context, calibration, &block->importance[point]))
+        if (calibration && !salient_importance(block->job->host, calibration, &block->importance[point]))
             return false;
     }
     return true;
@@ -406,10 +406,10 @@ bool block_quantize(struct quantize_job *job, struct block_weights *weights, str
               find_importance(&block);
     for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = fold_point(&block, (enum block_point)point);
     ok = ok && quantize_linears(&block);
-    awq_context_free(job->context, block.limits);
+    awq_context_free(job->host, block.limits);
     for (int point = 0; point < BLOCK_POINTS; point++) {
-        awq_context_free(job->context, block.importance[point]);
-        awq_context_free(job->context, block.scales[point]);
+        awq_context_free(job->host, block.importance[point]);
+        awq_context_free(job->host, block.scales[point]);
     }
     block_statistics_clear(&block.statistics);
     return ok &&

@@ -13,7 +13,7 @@ static bool create_writer(struct quantize_job *job)
     options.flags = job->request->replace ? AWQ_WRITER_REPLACE : 0;
     const int64_t linears = BLOCK_LINEARS * job->config.layers;
     options.expected_tensors = awq_checkpoint_count(job->source) + (MAX_PLANES - 1) * linears;
-    awq_status status = awq_checkpoint_writer_create(job->context, job->request->out, &options, &job->writer);
+    awq_status status = awq_checkpoint_writer_create(job->host, job->request->out, &options, &job->writer);
     return status == AWQ_OK || cli_library_error(status, "%s", job->request->out);
 }
 
@@ -25,7 +25,7 @@ static bool check_tensors(struct quantize_job *job)
     if (!model_ends_find(job->source, &job->config, &embeddings, &norm)) return false;
     for (int64_t layer = 0; layer < job->config.layers; layer++) {
         struct block_weights weights;
-        if (!block_weights_load(job->context, job->source, &job->config, layer, &weights)) return false;
+        if (!block_weights_load(job->host, job->source, &job->config, layer, &weights)) return false;
         block_weights_clear(&weights);
     }
     for (int64_t i = 0; i < awq_checkpoint_count(job->source); i++) {
@@ -46,7 +46,7 @@ static bool open_model(struct quantize_job *job)
     if (!model_config_load(directory, &job->config)) return false;
     if (job->config.quantization.format)
         return cli_error("%s: is quantised already; quantise the model that it was made from", directory);
-    awq_status status = awq_checkpoint_open(job->context, directory, &job->source);
+    awq_status status = awq_checkpoint_open(job->host, directory, &job->source);
     if (status != AWQ_OK) return cli_library_error(status, "%s", directory);
     if (!check_tensors(job)) return false;
     size_t linears = (size_t)(job->config.layers * BLOCK_LINEARS);
@@ -70,12 +70,12 @@ static bool try_stored(const struct quantize_job *job, const struct block_weight
     quantizer.rounding = AWQ_ROUND_NEAREST;
     quantizer.salient_rule = AWQ_SALIENT_BY_WEIGHT; /* which columns does not matter here */
     block_linear_name(&job->config, 0, first, name);
-    if (!linear_weights_join(job->context, weights->linear + first, (size_t)count, name, &joined)) return false;
+    if (!linear_weights_join(job->host, weights->linear + first, (size_t)count, name, &joined)) return false;
     awq_status status = awq_quantize(job->context, &joined.whole.dense, NULL, &quantizer, &weight);
-    if (status == AWQ_OK) status = awq_pack(job->context, weight, job->settings->layout, &packed);
+    if (status == AWQ_OK) status = awq_pack(job->host, weight, job->settings->layout, &packed);
     awq_packed_destroy(packed);
     awq_weight_destroy(weight);
-    joined_weights_clear(job->context, &joined);
+    joined_weights_clear(job->host, &joined);
     return status == AWQ_OK || cli_library_error(status, "%s", name);
 }
 
@@ -84,7 +84,7 @@ static bool try_layout(const struct quantize_job *job)
 {
     struct block_weights weights;
     if (job->settings->layout == 0) return true;
-    bool ok = block_weights_load(job->context, job->source, &job->config, 0, &weights);
+    bool ok = block_weights_load(job->host, job->source, &job->config, 0, &weights);
     for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(job->config.architecture, i)) {
         bool used = false;
         for (int64_t layer = 0; layer < job->config.layers; layer++)
@@ -122,7 +122,7 @@ static bool embed_windows(struct quantize_job *job)
     int64_t tokens = job->windows.rows * job->windows.columns;
     struct embeddings embeddings;
     struct norm_weights norm;
-    void *memory = NULL;
+    void *memory = NULL, *brought = NULL;
     job->chunk_sequences = options.sequences;
     job->counts = calloc((size_t)job->chunk_sequences, sizeof *job->counts);
     if (!job->counts) return cli_error("out of memory");
@@ -131,16 +131,19 @@ static bool embed_windows(struct quantize_job *job)
                                              &memory);
     if (status != AWQ_OK) return cli_library_error(status, "activations");
     job->hidden = memory;
-    return session_create(job->context, &job->config, &options, &job->session) &&
-           model_ends_find(job->source, &job->config, &embeddings, &norm) &&
-           session_embed(job->session, &embeddings, job->windows.ids, tokens, job->hidden);
+    bool ok = session_create(job->context, &job->config, &options, &job->session) &&
+              model_ends_find(job->source, &job->config, &embeddings, &norm) &&
+              tensor_bring(job->context, "the embedding", embeddings.tokens.dtype, &embeddings.tokens, &brought) &&
+              session_embed(job->session, &embeddings, job->windows.ids, tokens, job->hidden);
+    awq_context_free(job->context, brought);
+    return ok;
 }
 
 /* ---- memory */
 
 static bool check_memory(struct quantize_job *job)
 {
-    uint64_t limit = job->request->memory_limit;
+    uint64_t limit = job->request->placement.memory_limit;
     job->estimated_bytes = estimate_memory(job);
     if (!limit || job->estimated_bytes <= limit) return true;
     return cli_error("quantising this model takes about %s, but --memory-limit is %s; fewer --samples, a smaller "
@@ -156,11 +159,12 @@ static bool quantize_blocks(struct quantize_job *job)
         struct block_weights weights;
         struct block_copies copies = {{NULL}, 0};
         struct job_part whole = {job, layer, 0, 100};
-        if (!block_weights_load(job->context, job->source, &job->config, layer, &weights)) return false;
+        if (!block_weights_load(job->host, job->source, &job->config, layer, &weights)) return false;
         bool ok = block_quantize(job, &weights, &copies, &job->reports[layer]) &&
-                  output_block(job->context, job->writer, &job->config, job->settings->layout, &weights, &job->output_bytes);
+                  output_block(job->host, job->writer, &job->config, job->settings->layout, &weights,
+                               &job->output_bytes);
         block_weights_clear(&weights);
-        block_copies_free(job->context, &copies);
+        block_copies_free(job->host, &copies);
         block_weights_release(job->source, &job->config, layer);
         if (!ok) return false;
         if (job_part_update(&whole, 1, 1)) return cli_error("interrupted");
@@ -179,11 +183,31 @@ static bool finish(struct quantize_job *job)
     return status == AWQ_OK || cli_library_error(status, "%s", job->request->out);
 }
 
+/* Files, folding and packing are the processor's, whatever computes. */
+static bool open_contexts(struct quantize_job *job)
+{
+    const struct placement *placement = &job->request->placement;
+    if (!placement_open(placement, &job->context)) return false;
+    job->host = job->context;
+    return !context_is_cuda(job->context) ||
+           context_open(placement->threads, placement->memory_limit, &job->host);
+}
+
+/* Of the host's memory. */
+static bool add_peaks(struct quantize_job *job)
+{
+    uint64_t host = 0;
+    awq_status status = awq_context_get_memory(job->context, NULL, &job->peak_bytes);
+    if (status == AWQ_OK && job->host != job->context) status = awq_context_get_memory(job->host, NULL, &host);
+    job->peak_bytes += host;
+    return status == AWQ_OK || cli_library_error(status, "memory");
+}
+
 static bool quantize(struct quantize_job *job)
 {
     const struct quantize_request *request = job->request;
     double start = cli_seconds();
-    if (!context_open(request->threads, request->memory_limit, &job->context)) return false;
+    if (!open_contexts(job)) return false;
     if (!output_check(request->model, request->out, request->replace)) return false;
     if (!open_model(job) || !create_writer(job)) return false;
     const bool calibrates = quantize_calibrates(request);
@@ -195,8 +219,7 @@ static bool quantize(struct quantize_job *job)
     progress_end(&job->progress);
     if (!ok || !finish(job)) return false;
     job->seconds = cli_seconds() - start;
-    awq_status status = awq_context_get_memory(job->context, NULL, &job->peak_bytes);
-    if (status != AWQ_OK) return cli_library_error(status, "memory");
+    if (!add_peaks(job)) return false;
     if (request->json) return report_json(job);
     if (!request->quiet) report_result(job);
     return true;
@@ -227,6 +250,7 @@ int quantize_model(const struct quantize_request *request, struct scale_summary 
     awq_checkpoint_writer_destroy(job.writer);
     awq_checkpoint_destroy(job.source);
     model_config_clear(&job.config);
+    if (job.host != job.context) awq_context_destroy(job.host);
     awq_context_destroy(job.context);
     return ok ? EXIT_OK : EXIT_FAILED;
 }

@@ -14,8 +14,8 @@ struct score {
     bool agrees;       /* the likeliest token is the reference's */
 };
 
-/* scores[rows] from logits[rows][vocabulary], the reference's (NULL: none) and the tokens that came next, on the threads
- * of a context on the processor. */
+/* scores[rows] from logits[rows][vocabulary], the reference's (NULL: none) and the tokens that came next, on the
+ * threads of a context on the processor. */
 bool score_rows(awq_context *context, const float *logits, const float *reference, const int32_t *targets, int64_t rows,
                 int64_t vocabulary, struct score *scores);
 

@@ -61,7 +61,7 @@ static bool evaluate_directory(const struct study *study, const char *model, con
         .against = against,
         .text = study->options->text,
         .context = study->options->context,
-        .placement = {.threads = study->options->threads, .memory_limit = study->options->memory_limit},
+        .placement = study->options->placement,
     };
     return evaluate_model(&request, result);
 }
@@ -84,8 +84,7 @@ bool study_try(struct study *study, const struct quantize_settings *settings, st
         .calib = options->calib,
         .samples = options->samples,
         .length = options->length,
-        .memory_limit = options->memory_limit,
-        .threads = options->threads,
+        .placement = options->placement,
         .replace = true,
         .quiet = true,
         .settings = *settings,
@@ -177,10 +176,7 @@ static const struct cli_option table[] = {
     {CLI_INT64, "seed", offsetof(struct study_options, seed), .argument = "N", .help = "Of what is chosen at random.",
      .minimum = 0, .maximum = INFINITY},
     {CLI_HEADING, "Running", .offset = 0},
-    {CLI_INT, "threads", offsetof(struct study_options, threads), .argument = "N",
-     .help = "Threads to use [default: all processors].", .minimum = 1, .maximum = 4096},
-    {CLI_SIZE, "memory-limit", offsetof(struct study_options, memory_limit), .argument = "SIZE",
-     .help = "Fail rather than use more memory than this, such as 4G."},
+    PLACEMENT_OPTIONS(struct study_options, placement),
     {CLI_FLAG, "json", offsetof(struct study_options, json), .help = "Print the results as JSON."},
     {CLI_END, NULL, .offset = 0},
 };

@@ -14,9 +14,9 @@
 
 struct study_options {
     const char *name, *model, *text, *calib;
-    int bits, threads;
+    int bits;
     int64_t group_size, samples, length, context, seed;
-    uint64_t memory_limit;
+    struct placement placement;
     bool symmetric, json;
 };
 

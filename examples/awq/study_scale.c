@@ -85,7 +85,7 @@ static bool work_out_all(const struct study *study, struct example examples[EXAM
         {.what = "w3 times 2", .factors = {1, 1, 2, 1}},
     };
     awq_context *context = NULL;
-    bool ok = context_open(study->options->threads, study->options->memory_limit, &context);
+    bool ok = context_open(study->options->placement.threads, study->options->placement.memory_limit, &context);
     for (int i = 0; ok && i < EXAMPLES; i++) {
         examples[i] = cases[i];
         awq_status status = work_out(context, &examples[i]);

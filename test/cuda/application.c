@@ -1,6 +1,6 @@
 /* The host application with --device cuda against itself on the processor, on tiny models: logits of whole texts and of
- * steps, the tokens that follow, scores, what cannot be loaded.  On whatever AWQ_CUDA_BACKEND and AWQ_APP_CUDA name; exits
- * with 77 and the reason where there is no GPU. */
+ * steps, scores, what quantize chooses.  On whatever AWQ_CUDA_BACKEND and AWQ_APP_CUDA name; exits with 77 and the
+ * reason where there is no GPU. */
 #include "commands.h"
 #include "sampler.h"
 #include "tiny_model.h"
@@ -169,7 +169,8 @@ static int run_command(const struct cli_command *command, const char *const *wor
 
 static void quantize_plainly(void)
 {
-    const char *words[] = {model_path, "-o", quantized_path, "-f", "-q", "--method", "rtn", "--group-size", "32"}, *text;
+    const char *words[] = {model_path, "-o", quantized_path, "-f", "-q", "--method", "rtn", "--group-size", "32"};
+    const char *text;
     if (run_command(&quantize_command, words, 9, &text) != EXIT_OK) fail_msg("quantize: %s", text);
 }
 
@@ -227,6 +228,76 @@ static void argmax_is_the_processors(void **state)
     running_close(cuda, &running);
 }
 
+/* ---- quantising */
+
+enum { WINDOWS = 2 };
+
+/* What `awq quantize --json` reports. */
+static json_t *quantize_on(const char *device)
+{
+    char calib[600], report[600];
+    const char *words[] = {model_path, "-o", quantized_path, "-f", "--json", "--group-size", "32",
+                           "--calibrate-through", "quantized", "--calib", calib, "--device", device};
+    const char *text;
+    int stdout_kept = dup(STDOUT_FILENO);
+    snprintf(calib, sizeof calib, "%s", app_path("calib.u16"));
+    snprintf(report, sizeof report, "%s", app_path("report.json"));
+    fflush(stdout);
+    assert_non_null(freopen(report, "w", stdout));
+    int exit_code = run_command(&quantize_command, words, sizeof words / sizeof *words, &text);
+    fflush(stdout);
+    dup2(stdout_kept, STDOUT_FILENO);
+    close(stdout_kept);
+    if (exit_code != EXIT_OK) fail_msg("quantize --device %s: %s", device, text);
+    json_t *json = json_load_file(report, 0, NULL);
+    assert_non_null(json);
+    return json;
+}
+
+static void assert_near(const json_t *search, const json_t *twin, const char *key)
+{
+    const double expected = json_real_value(json_object_get(search, key));
+    const double found = json_real_value(json_object_get(twin, key));
+    if (!(fabs(expected - found) <= 0.1 * expected))
+        fail_msg("%s of %s: %g by the processor, %g by the GPU", key,
+                 json_string_value(json_object_get(search, "linears")), expected, found);
+}
+
+/* What rounding activations does to a loss may change which of two scales that are as good is chosen, not how good. */
+static void compare_searches(const json_t *expected, const json_t *found)
+{
+    size_t layer, index;
+    json_t *one, *search;
+    json_array_foreach(json_object_get(expected, "layers"), layer, one)
+    {
+        const json_t *other = json_array_get(json_object_get(found, "layers"), layer);
+        json_array_foreach(json_object_get(one, "searches"), index, search)
+        {
+            const json_t *twin = json_array_get(json_object_get(other, "searches"), index);
+            assert_near(search, twin, "loss_identity");
+            assert_near(search, twin, "loss");
+        }
+    }
+    assert_int_equal(layer, LAYERS);
+    assert_int_equal(index, BLOCK_POINTS);
+}
+
+/* Every kind of work: scales by half blocks and by outputs, tied heads, clipping, and a pass through quantised blocks. */
+static void quantize_does_as_well_as_the_processor(void **state)
+{
+    (void)state;
+    uint16_t ids[WINDOWS * LENGTH];
+    write_model(&recipes[0]);
+    random_state = 1;
+    for (int i = 0; i < WINDOWS * LENGTH; i++) ids[i] = (uint16_t)((next_random() + 1) / 2 * VOCABULARY);
+    app_write("calib.u16", ids, sizeof ids);
+    json_t *expected = quantize_on("cpu"), *found = quantize_on("cuda");
+    compare_searches(expected, found);
+    json_decref(expected);
+    json_decref(found);
+    compare_texts(quantized_path, true, tolerance(&recipes[0]), "quantised on the GPU");
+}
+
 /* ---- set-up */
 
 static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *where)
@@ -253,14 +324,17 @@ static int teardown(void **state)
     return nftw(app_directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-int main(void)
+/* An argument chooses among the tests: a name, with * for anything. */
+int main(int count, char **arguments)
 {
     const struct placement placement = {.device = AWQ_DEVICE_CUDA};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_are_the_processors),
         cmocka_unit_test(steps_are_the_processors),
         cmocka_unit_test(argmax_is_the_processors),
+        cmocka_unit_test(quantize_does_as_well_as_the_processor),
     };
+    if (count > 1) cmocka_set_test_filter(arguments[1]);
     if (!placement_open(&placement, &cuda)) return 77;
     return cmocka_run_group_tests(tests, setup, teardown);
 }

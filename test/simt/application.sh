@@ -16,10 +16,11 @@ bad() {
     failed=$((failed + 1))
 }
 
-# One has no BF16, the other starts kernels before the ones ahead have ended.
-for device in "75 3" "90 7"; do
+# One has no BF16, the other starts kernels before the ones ahead have ended; and quantising, once.
+for device in "75 3 *_the_processors" "90 7 *"; do
+    set -f
     set -- $device
-    output=$(AWQ_SIMT_ARCH=$1 AWQ_SIMT_SMS=$2 AWQ_SIMT_SEED=$1 "$build/test/cuda/application" 2>&1) && good ||
+    output=$(AWQ_SIMT_ARCH=$1 AWQ_SIMT_SMS=$2 AWQ_SIMT_SEED=$1 "$build/test/cuda/application" "$3" 2>&1) && good ||
         bad "$output"
 done
 

@@ -1,9 +1,9 @@
-/* What the host application asks of its library of CUDA kernels, libawq_app_cuda.so: everything of a forward pass but the
- * linears, which are libawq's.
+/* What the host application asks of its library of CUDA kernels, libawq_app_cuda.so: everything of a forward pass but
+ * the linears, which are libawq's.
  *
- * The library exports one function, app_cuda_kernels_get, which gives the table.  Functions return 0 or the number of an
- * error of the CUDA runtime.  Pointers are to device memory, except where "host" is said; matrices are row-major without
- * gaps.  Work is enqueued on 'stream', in order; only 'download' and 'close' wait for it.
+ * The library exports one function, app_cuda_kernels_get, which gives the table.  Functions return 0 or the number of
+ * an error of the CUDA runtime.  Pointers are to device memory, except where "host" is said; matrices are row-major
+ * without gaps.  Work is enqueued on 'stream', in order; only 'download' and 'close' wait for it.
  *
  * Structs have no padding: kernels take them whole. */
 #ifndef APP_CUDA_KERNELS_H
@@ -108,8 +108,14 @@ struct cuda_scores {
     int64_t rows, vocabulary;
 };
 
-/* sums[CUDA_DIFFERENCE_SUMS]: their total is the sum of (a - b)^2. */
-enum { CUDA_DIFFERENCE_SUMS = 512 };
+/* sums[cuda_difference_sums(count)]: their total is the sum of (a - b)^2. */
+enum { CUDA_MAX_DIFFERENCE_SUMS = 512 };
+
+static inline int64_t cuda_difference_sums(int64_t count)
+{
+    int64_t sums = count / 4096 + 1, most = CUDA_MAX_DIFFERENCE_SUMS;
+    return sums < most ? sums : most;
+}
 
 struct cuda_difference {
     const float *a, *b;

@@ -37,8 +37,8 @@ static __global__ void __launch_bounds__(THREADS) argmax_kernel(const __grid_con
 
 cudaError_t app_cuda_argmax(const cuda_argmax &job, cudaStream_t stream)
 {
-    return launch({dim3(blocks_for(job.rows)), dim3(THREADS), WARPS * sizeof(unsigned long long), stream, false}, argmax_kernel,
-                  job);
+    return launch({dim3(blocks_for(job.rows)), dim3(THREADS), WARPS * sizeof(unsigned long long), stream, false},
+                  argmax_kernel, job);
 }
 
 /* ---- how well they predict */
@@ -102,7 +102,7 @@ cudaError_t app_cuda_scores(const cuda_scores &job, cudaStream_t stream)
 /* Sum i is over the i-th of equal parts. */
 static __global__ void __launch_bounds__(THREADS) difference_kernel(const __grid_constant__ cuda_difference job)
 {
-    const int64_t part = (job.count + CUDA_DIFFERENCE_SUMS - 1) / CUDA_DIFFERENCE_SUMS;
+    const int64_t part = (job.count + gridDim.x - 1) / gridDim.x;
     const int64_t first = blockIdx.x * part, end = min(first + part, job.count);
     double sum = 0.0;
     for (int64_t i = first + threadIdx.x; i < end; i += THREADS) {
@@ -115,6 +115,6 @@ static __global__ void __launch_bounds__(THREADS) difference_kernel(const __grid
 
 cudaError_t app_cuda_difference(const cuda_difference &job, cudaStream_t stream)
 {
-    return launch({dim3(CUDA_DIFFERENCE_SUMS), dim3(THREADS), WARPS * sizeof(double), stream, false},
-                  difference_kernel, job);
+    const unsigned sums = static_cast<unsigned>(cuda_difference_sums(job.count));
+    return launch({dim3(sums), dim3(THREADS), WARPS * sizeof(double), stream, false}, difference_kernel, job);
 }
