@@ -139,3 +139,23 @@ cudaError_t awqi_cuda_stage(const cuda_product *product, bool overlap, cudaStrea
     launch_config where = {dim3(rows < 65535 ? rows : 65535), dim3(THREADS), 0, stream, overlap};
     return launch(where, stage_kernel, *product);
 }
+
+/* What the rows hold in salient columns, a warp a row, in single precision: store_output multiplies it. */
+static __global__ void __launch_bounds__(THREADS) keep_kernel(const __grid_constant__ cuda_product p)
+{
+    const int64_t row = static_cast<int64_t>(blockIdx.x) * (THREADS / 32) + threadIdx.x / 32;
+    ptx::grid_wait();
+    ptx::grid_launch_dependents();
+    if (row >= p.rows) return;
+    const float factor = p.norm.data != nullptr ? norm_factor(p, row) : 1.0f;
+    for (int64_t i = threadIdx.x % 32; i < p.w.salient_count; i += 32)
+        p.kept[row * p.w.salient_count + i] = load_input(p, row, p.w.salient_columns[i], factor);
+}
+
+cudaError_t awqi_cuda_keep(const cuda_product *product, bool overlap, cudaStream_t stream)
+{
+    const unsigned warps = THREADS / 32;
+    launch_config where = {dim3((static_cast<unsigned>(product->rows) + warps - 1) / warps), dim3(THREADS), 0, stream,
+                           overlap};
+    return launch(where, keep_kernel, *product);
+}

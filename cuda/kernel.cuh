@@ -190,10 +190,26 @@ DEVICE float silu(float value)
     return value / (1.0f + expf(-value));
 }
 
+/* What the salient inputs of a row add to a column: few enough that the thread that ends a column takes them along. */
+DEVICE float salient_sum(const cuda_product &p, int64_t row, int32_t column)
+{
+    const int64_t columns = static_cast<int64_t>(p.w.column_blocks) * CUDA_BLOCK;
+    const __half *values = static_cast<const __half *>(p.w.salient_values) + column;
+    const float *kept = p.kept + row * p.w.salient_count;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int32_t i = 0; i < p.w.salient_count; i++) sum = fmaf(kept[i], __half2float(values[i * columns]), sum);
+    return sum;
+}
+
 /* Output 'o' of row 'row' from the sums of its column, and of its up column when gated. */
 DEVICE void store_output(const cuda_product &p, int64_t row, int32_t o, float sum, float up)
 {
     int32_t column = p.w.gated ? o / 32 * 64 + o % 32 : o;
+    if (p.w.salient_count > 0) {
+        sum += salient_sum(p, row, column);
+        if (p.w.gated) up += salient_sum(p, row, column + 32);
+    }
     if (p.w.bias != nullptr) {
         sum += p.w.bias[column];
         if (p.w.gated) up += p.w.bias[column + 32];

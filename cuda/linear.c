@@ -56,8 +56,6 @@ static void describe_weight(const struct awqi_linear_spec *spec, awq_kernel_requ
 
 awq_status awqi_cuda_linear_prepare(void *device, const struct awqi_linear_spec *spec, void **prepared)
 {
-    if (spec->weight != NULL && spec->weight->salient_count > 0)
-        return awqi_cuda_host->fail(AWQ_ERROR_UNSUPPORTED, "cuda: no salient columns in this version");
     struct cuda_linear *linear = calloc(1, sizeof *linear);
     if (linear == NULL) return awqi_cuda_host->fail(AWQ_ERROR_OUT_OF_MEMORY, "cuda: no memory for a linear");
     linear->kernel = spec->kernel;
@@ -264,7 +262,7 @@ static awq_status run_dense(const struct cuda_device *device, const struct cuda_
     const struct cuda_weight *w = &product->w;
     const int64_t width = (int64_t)w->input_blocks * CUDA_BLOCK, columns = (int64_t)w->column_blocks * CUDA_BLOCK;
     const int64_t y_stride = product->rows > 1 ? product->y.stride : w->outputs;
-    const bool direct = w->bias == NULL && product->residual.data == NULL && !w->gated &&
+    const bool direct = w->bias == NULL && w->salient_count == 0 && product->residual.data == NULL && !w->gated &&
                         (product->y.dtype == config->dtype || product->y.dtype == AWQ_F32) &&
                         ((uintptr_t)product->y.data | (uintptr_t)(y_stride * 2)) % 16 == 0 && w->outputs % 8 == 0 &&
                         y_stride >= w->outputs;
@@ -293,8 +291,8 @@ static awq_status launch_product(const struct cuda_device *device, const struct 
 {
     const bool overlap = device->facts.capability >= 90;
     const int32_t kernel = product->config.kernel;
-    cudaError_t error = cudaSuccess;
-    if (product->config.staged && (kernel == AWQ_KERNEL_GEMM || kernel == AWQ_KERNEL_MARLIN ||
+    cudaError_t error = product->w.salient_count > 0 ? awqi_cuda_keep(product, overlap, stream) : cudaSuccess;
+    if (error == cudaSuccess && product->config.staged && (kernel == AWQ_KERNEL_GEMM || kernel == AWQ_KERNEL_MARLIN ||
                                    kernel == AWQ_KERNEL_HOPPER || kernel == AWQ_KERNEL_DEQUANT))
         error = awqi_cuda_stage(product, overlap, stream);
     if (error != cudaSuccess) return awqi_cuda_check(error, "starting a kernel");
@@ -332,10 +330,12 @@ static void use_workspace(struct cuda_product *product, void *workspace)
     const struct cuda_config *config = &product->config;
     unsigned char *dense = (unsigned char *)workspace + awqi_cuda_align(config->staged_bytes);
     unsigned char *partial = dense + awqi_cuda_align(config->dense_bytes);
+    unsigned char *tickets = partial + awqi_cuda_align(config->partial_bytes);
     product->staged = workspace;
     product->dense = dense;
     product->partial = (float *)(void *)partial;
-    product->tickets = (uint64_t *)(void *)(partial + awqi_cuda_align(config->partial_bytes));
+    product->tickets = (uint64_t *)(void *)tickets;
+    product->kept = (float *)(void *)(tickets + awqi_cuda_align(config->ticket_bytes));
 }
 
 awq_status awqi_cuda_linear_run(void *device, const void *prepared, const struct awqi_linear_job *job)

@@ -212,12 +212,14 @@ void awqi_cuda_plan(const struct cuda_facts *facts, const struct cuda_weight *we
     if (kernel == AWQ_KERNEL_GEMM || kernel == AWQ_KERNEL_MARLIN) plan_gemm(facts, weight, rows, config);
     if (kernel == AWQ_KERNEL_HOPPER) plan_hopper(facts, weight, rows, config);
     if (kernel == AWQ_KERNEL_DEQUANT) plan_dequant(weight, rows, config);
+    config->kept_bytes = (uint64_t)(least(rows, config->launch_rows) * weight->salient_count) * sizeof(float);
 }
 
 uint64_t awqi_cuda_plan_workspace(const struct cuda_config *config)
 {
     return awqi_cuda_align(config->staged_bytes) + awqi_cuda_align(config->dense_bytes) +
-           awqi_cuda_align(config->partial_bytes) + awqi_cuda_align(config->ticket_bytes);
+           awqi_cuda_align(config->partial_bytes) + awqi_cuda_align(config->ticket_bytes) +
+           awqi_cuda_align(config->kept_bytes);
 }
 
 void awqi_cuda_plan_text(const struct cuda_config *config, char *text, size_t capacity)

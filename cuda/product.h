@@ -27,7 +27,7 @@ struct cuda_config {
     bool plain;  /* hopper: they do not, and scales are of the type of x */
     bool staged; /* x is normalised, rounded and padded in the workspace first */
     /* Of the workspace, in this order; for dequant 'partial' is a batch of sums and 'ticket' cuBLASLt's. */
-    uint64_t staged_bytes, dense_bytes, partial_bytes, ticket_bytes;
+    uint64_t staged_bytes, dense_bytes, partial_bytes, ticket_bytes, kept_bytes;
 };
 
 struct cuda_view {
@@ -57,6 +57,9 @@ struct cuda_weight {
     const void *zeros;        /* blocks: words [groups][columns bits / 32]; rows: bytes; NULL: symmetric */
     const float *bias;        /* [columns], or NULL */
     const float *input_scale; /* [inputs], or NULL */
+    const int32_t *salient_columns;
+    const void *salient_values; /* F16 [salient_count][columns] */
+    int64_t salient_count;      /* inputs with a value that is added to (q - z) s */
     int64_t row_bytes;        /* rows: from one column's codes to the next one's */
     int32_t inputs, outputs;
     int32_t column_blocks, input_blocks; /* of 64, padding included */
@@ -78,6 +81,7 @@ struct cuda_product {
                         * hopper in its own order */
     float *partial;    /* sums of stripes that end inside a column of blocks */
     uint64_t *tickets; /* of those columns: who has arrived */
+    float *kept;       /* [rows][salient_count]: what x holds in salient columns, normalised and divided */
     uint64_t nonce;    /* of this run, not 0, so that nothing left in the workspace can be taken for its tickets */
     struct cuda_config config;
 };
@@ -100,6 +104,7 @@ static inline void awqi_cuda_rows(const struct cuda_product *product, int32_t fi
 /* Enqueue a kernel on a stream.  'overlap' as in device.cuh. */
 cudaError_t awqi_cuda_reference(const struct cuda_product *product, cudaStream_t stream);
 cudaError_t awqi_cuda_stage(const struct cuda_product *product, bool overlap, cudaStream_t stream);
+cudaError_t awqi_cuda_keep(const struct cuda_product *product, bool overlap, cudaStream_t stream);
 cudaError_t awqi_cuda_dequant(const struct cuda_product *product, cudaStream_t stream);
 cudaError_t awqi_cuda_finish(const struct cuda_product *product, cudaStream_t stream); /* y from sums in 'partial' */
 cudaError_t awqi_cuda_gemv(const struct cuda_product *product, bool overlap, cudaStream_t stream);

@@ -17,7 +17,8 @@ static int64_t stored_rows(int64_t n, bool gated)
     return gated ? awqi_ceil_div(n / 2, 32) * 64 : n;
 }
 
-/* ---- a weight like another, with its rows in order, its codes at least 4 bits wide, and no input scale */
+/* ---- a weight like another, with its rows in order, its codes at least 4 bits wide, and neither input scale nor
+ * salient columns */
 
 static int code_at(const uint8_t *row, int64_t i, int32_t bits)
 {
@@ -59,6 +60,7 @@ static awq_status shadow_create(const awq_weight *weight, bool gated, bool widen
     shadow->row_bytes = (uint64_t)awqi_ceil_div(weight->k * shadow->bits, 8);
     shadow->symmetric = weight->symmetric && shadow->bits == weight->bits;
     shadow->input_scale = NULL;
+    shadow->salient_count = 0;
     const size_t rows = (size_t)shadow->n, groups = (size_t)weight->groups;
     shadow->codes = calloc(rows, shadow->row_bytes);
     shadow->scales = calloc(rows, groups * awqi_cuda_element_size(weight->scale_dtype));
@@ -76,7 +78,7 @@ static awq_status shadow_create(const awq_weight *weight, bool gated, bool widen
 
 /* ---- one allocation for all that a linear holds */
 
-enum { PLANES = 5 };
+enum { OWN_PLANES = 3, PLANES = OWN_PLANES + 4 };
 
 struct upload {
     const void *from; /* in host memory; NULL: filled later */
@@ -99,6 +101,21 @@ static awq_status store_planes(const struct upload *planes, int count, struct cu
     }
     linear->size_bytes = total;
     return status;
+}
+
+/* What quantised weights have besides their own planes: bias, input scales, salient columns. */
+static void add_planes(const struct awqi_linear_spec *spec, const uint16_t *salient, struct cuda_weight *view,
+                       float **bias, struct upload *planes)
+{
+    const awq_weight *weight = spec->weight;
+    const uint64_t columns = (uint64_t)view->column_blocks * CUDA_BLOCK, k = (uint64_t)weight->k;
+    const uint64_t count = (uint64_t)weight->salient_count;
+    planes[0] = (struct upload){NULL, spec->bias != NULL ? columns * sizeof **bias : 0, (void **)bias};
+    planes[1] = (struct upload){weight->input_scale, weight->input_scale != NULL ? k * sizeof(float) : 0,
+                                (void **)(uintptr_t)&view->input_scale};
+    planes[2] = (struct upload){weight->salient_columns, count * sizeof *weight->salient_columns,
+                                (void **)(uintptr_t)&view->salient_columns};
+    planes[3] = (struct upload){salient, count * columns * sizeof *salient, (void **)(uintptr_t)&view->salient_values};
 }
 
 /* Rows of a matrix in device memory, in the order they are stored; rows of zeros are left as they are. */
@@ -152,8 +169,22 @@ static float *place_scales(const struct awq_weight *shadow, int64_t groups, int6
     return placed;
 }
 
-static awq_status store_rows(const struct awqi_linear_spec *spec, struct awq_weight *shadow, struct cuda_linear *linear,
-                             float **bias)
+/* The salient values [salient_count][columns], in the order that columns are stored; NULL is out of memory. */
+static uint16_t *place_salient(const awq_weight *weight, bool gated)
+{
+    const int64_t rows = stored_rows(weight->n, gated), count = weight->salient_count;
+    const int64_t columns = awqi_ceil_div(rows, CUDA_BLOCK) * CUDA_BLOCK;
+    uint16_t *placed = calloc((size_t)awqi_max64(count * columns, 1), sizeof *placed);
+    for (int64_t row = 0; placed != NULL && count > 0 && row < rows; row++) {
+        const int64_t from = source_row(row, weight->n, gated);
+        for (int64_t i = 0; from >= 0 && i < count; i++)
+            placed[i * columns + row] = weight->salient_values[from * count + i];
+    }
+    return placed;
+}
+
+static awq_status store_rows(const struct awqi_linear_spec *spec, struct awq_weight *shadow, const uint16_t *salient,
+                             struct cuda_linear *linear, float **bias)
 {
     struct cuda_weight *view = &linear->weight;
     const uint64_t rows = (uint64_t)shadow->n, scales = rows * (uint64_t)shadow->groups;
@@ -161,19 +192,18 @@ static awq_status store_rows(const struct awqi_linear_spec *spec, struct awq_wei
     view->groups = (int32_t)shadow->groups;
     view->column_blocks = (int32_t)awqi_ceil_div(shadow->n, CUDA_BLOCK);
     view->input_blocks = (int32_t)awqi_ceil_div(shadow->k, CUDA_BLOCK);
-    const struct upload planes[PLANES] = {
+    struct upload planes[PLANES] = {
         {shadow->codes, rows * shadow->row_bytes, (void **)(uintptr_t)&view->codes},
         {shadow->scales, scales * awqi_cuda_element_size(shadow->scale_dtype), (void **)(uintptr_t)&view->scales},
         {shadow->zeros, shadow->zeros != NULL ? scales : 0, (void **)(uintptr_t)&view->zeros},
-        {NULL, spec->bias != NULL ? (uint64_t)view->column_blocks * CUDA_BLOCK * sizeof **bias : 0, (void **)bias},
-        {spec->weight->input_scale, spec->weight->input_scale != NULL ? (uint64_t)shadow->k * sizeof(float) : 0,
-         (void **)(uintptr_t)&view->input_scale},
     };
+    add_planes(spec, salient, view, bias, planes + OWN_PLANES);
     return store_planes(planes, PLANES, linear);
 }
 
 static awq_status store_packed(struct cuda_device *device, const struct awqi_linear_spec *spec,
-                               struct awq_weight *shadow, struct cuda_linear *linear, float **bias)
+                               struct awq_weight *shadow, const uint16_t *salient, struct cuda_linear *linear,
+                               float **bias)
 {
     struct cuda_weight *view = &linear->weight;
     const bool marlin = view->storage == CUDA_MARLIN_TILES, own_scales = shadow->scale_dtype == AWQ_F32;
@@ -205,15 +235,13 @@ static awq_status store_packed(struct cuda_device *device, const struct awqi_lin
         if (own_scales && placed == NULL)
             status = awqi_cuda_host->fail(AWQ_ERROR_OUT_OF_MEMORY, "cuda: no memory for a copy of a weight");
         const uint64_t scale_bytes = (uint64_t)(groups * columns) * awqi_cuda_element_size(view->scale_dtype);
-        const struct upload planes[PLANES] = {
+        struct upload planes[PLANES] = {
             {codes.data, (uint64_t)(codes.shape[0] * codes.shape[1]) * 4u, (void **)(uintptr_t)&view->codes},
             {own_scales ? (const void *)placed : scales.data, scale_bytes, (void **)(uintptr_t)&view->scales},
             {zeros.data, zeros.data != NULL ? (uint64_t)(zeros.shape[0] * zeros.shape[1]) * 4u : 0,
              (void **)(uintptr_t)&view->zeros},
-            {NULL, spec->bias != NULL ? (uint64_t)columns * sizeof **bias : 0, (void **)bias},
-            {spec->weight->input_scale, spec->weight->input_scale != NULL ? (uint64_t)shadow->k * sizeof(float) : 0,
-             (void **)(uintptr_t)&view->input_scale},
         };
+        add_planes(spec, salient, view, bias, planes + OWN_PLANES);
         if (status == AWQ_OK) status = store_planes(planes, PLANES, linear);
     }
     awqi_cuda_host->release_packed(packed);
@@ -234,9 +262,14 @@ static awq_status store_quantized(struct cuda_device *device, const struct awqi_
     view->bits = shadow.bits;
     view->scale_dtype = shadow.scale_dtype;
     view->group_size = (int32_t)awqi_min64(weight->group_size, INT32_MAX);
+    view->salient_count = weight->salient_count;
     float *bias = NULL;
-    status = view->storage == CUDA_ROWS ? store_rows(spec, &shadow, linear, &bias)
-                                        : store_packed(device, spec, &shadow, linear, &bias);
+    uint16_t *salient = place_salient(weight, view->gated);
+    if (salient == NULL)
+        status = awqi_cuda_host->fail(AWQ_ERROR_OUT_OF_MEMORY, "cuda: no memory for the salient columns of a weight");
+    else if (view->storage == CUDA_ROWS) status = store_rows(spec, &shadow, salient, linear, &bias);
+    else status = store_packed(device, spec, &shadow, salient, linear, &bias);
+    free(salient);
     shadow_free(&shadow);
     if (status == AWQ_OK) status = store_bias(spec, view, bias);
     view->bias = bias;

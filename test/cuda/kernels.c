@@ -51,7 +51,10 @@ struct product {
     int32_t bits; /* 16 or 32: dense */
     int32_t kernel, activation, weight_dtype, x_dtype, y_dtype;
     bool symmetric, input_scale, bias, residual, norm, gated, odd_rows;
+    int64_t salient_count;
+    int32_t *salient_columns;
     uint8_t *codes, *zeros;
+    float *salient; /* [n][salient_count] */
     float *scales, *dense, *input_scales, *biases, *residuals, *norms, *x; /* as F32, already rounded to their dtype */
     double *expected, *tolerance;                                          /* [rows][outputs] */
 };
@@ -79,6 +82,10 @@ static void product_fill(struct product *p)
     p->dense = random_floats(p->bits >= 16 ? p->n * p->k : 0, 1.0f, p->weight_dtype);
     p->input_scales = array(p->k, sizeof(float));
     for (int64_t i = 0; i < p->k; i++) p->input_scales[i] = p->input_scale ? 0.5f + fabsf(draw_float(2.0f)) : 1.0f;
+    p->salient_columns = array(p->salient_count, sizeof *p->salient_columns);
+    for (int64_t i = 0; i < p->salient_count; i++)
+        p->salient_columns[i] = (int32_t)(p->k * i / p->salient_count + draw((uint32_t)(p->k / p->salient_count)));
+    p->salient = random_floats(p->n * p->salient_count, 2.0f, AWQ_F16);
     p->biases = random_floats(p->n, 1.0f, AWQ_F16);
     p->residuals = random_floats(p->rows * p->outputs, 1.0f, AWQ_BF16);
     p->norms = random_floats(p->k, 2.0f, AWQ_BF16);
@@ -90,7 +97,8 @@ static void product_fill(struct product *p)
 static void product_free(struct product *p)
 {
     void *arrays[] = {p->codes,     p->zeros, p->scales, p->dense,    p->input_scales, p->biases,
-                      p->residuals, p->norms, p->x,      p->expected, p->tolerance};
+                      p->residuals, p->norms, p->x,      p->expected, p->tolerance,
+                      p->salient,   p->salient_columns};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
 }
 
@@ -131,6 +139,11 @@ static double dot(const struct product *p, int64_t row, const double *x, double 
     double sum = 0.0, magnitude = 0.0;
     for (int64_t j = 0; j < p->k; j++) {
         const double term = x[j] * weight_at(p, row, j);
+        sum += term;
+        magnitude += fabs(term);
+    }
+    for (int64_t i = 0; i < p->salient_count; i++) {
+        const double term = x[p->salient_columns[i]] * (double)p->salient[row * p->salient_count + i];
         sum += term;
         magnitude += fabs(term);
     }
@@ -248,11 +261,19 @@ static awq_weight *product_weight(const struct product *p)
     quantize.bits = p->bits;
     quantize.group_size = p->group_size;
     quantize.flags = p->symmetric ? AWQ_QUANTIZE_SYMMETRIC : 0;
-    awq_tensor codes, scales, zeros, input_scale;
+    awq_tensor codes, scales, zeros, input_scale, salient_columns, salient_values;
     awq_tensor_init_const_1d(&input_scale, p->input_scales, AWQ_F32, p->k);
     if (p->input_scale) quantize.input_scale = &input_scale;
     void *values = array(p->n * p->groups, sizeof(float));
     awqi_from_f32(p->weight_dtype, p->scales, values, p->n * p->groups);
+    void *salient = array(p->n * p->salient_count, sizeof(uint16_t));
+    awqi_from_f32(AWQ_F16, p->salient, salient, p->n * p->salient_count);
+    awq_tensor_init_const_1d(&salient_columns, p->salient_columns, AWQ_I32, p->salient_count);
+    awq_tensor_init_const_2d(&salient_values, salient, AWQ_F16, p->n, p->salient_count);
+    if (p->salient_count > 0) {
+        quantize.salient_columns = &salient_columns;
+        quantize.salient_values = &salient_values;
+    }
     awq_tensor_init_const_2d(&codes, p->codes, AWQ_U8, p->n, p->k);
     awq_tensor_init_const_2d(&scales, values, p->weight_dtype, p->n, p->groups);
     awq_tensor_init_const_2d(&zeros, p->zeros, AWQ_U8, p->n, p->groups);
@@ -260,6 +281,7 @@ static awq_weight *product_weight(const struct product *p)
     awq_context *context = p->rows % 2 ? host : device; /* weights live in host memory all the same */
     REQUIRE(awq_weight_create(context, &codes, &scales, p->symmetric ? NULL : &zeros, &quantize, &weight));
     free(values);
+    free(salient);
     return weight;
 }
 
@@ -333,11 +355,11 @@ static void product_text(const struct product *p, char *text, size_t capacity)
     snprintf(text, capacity,
              "kernel %s, activation %d, %" PRId64 " rows of %s to [%" PRId64 "][%" PRId64
              "] %s of %d bits, scales %s, groups of "
-             "%" PRId64 "%s%s%s%s%s%s%s, y %s",
+             "%" PRId64 ", %" PRId64 " salient%s%s%s%s%s%s%s, y %s",
              awq_kernel_name(p->kernel), p->activation, p->rows, awq_dtype_name(p->x_dtype), p->n, p->k,
              p->bits >= 16 ? "dense" : "", p->bits, awq_dtype_name(p->weight_dtype), p->group_size,
-             p->symmetric ? ", symmetric" : "", p->input_scale ? ", input scale" : "", p->bias ? ", bias" : "",
-             p->residual ? ", residual" : "", p->norm ? ", norm" : "", p->gated ? ", gated" : "",
+             p->salient_count, p->symmetric ? ", symmetric" : "", p->input_scale ? ", input scale" : "",
+             p->bias ? ", bias" : "", p->residual ? ", residual" : "", p->norm ? ", norm" : "", p->gated ? ", gated" : "",
              p->odd_rows ? ", odd rows" : "", awq_dtype_name(p->y_dtype));
 }
 
@@ -407,6 +429,7 @@ static void draw_rest(struct product *p)
     p->y_dtype = dtypes[draw(3)];
     p->symmetric = p->bits < 16 && draw(2);
     p->input_scale = p->bits < 16 && draw(3) == 0;
+    if (p->bits < 16 && draw(3) == 0) p->salient_count = 1 + draw((uint32_t)(p->k + 9) / 10);
     p->bias = draw(2);
     p->residual = draw(2);
     p->norm = draw(3) == 0;
