@@ -90,6 +90,22 @@ static void architectures_differ(void **state)
     assert_true(config.embedding_scale == 55.5); /* the root of 3072 is 55.43 */
     assert_string_equal(cuda_steps.lacks(&config), "scaled embeddings");
     model_config_clear(&config);
+    load("{\"model_type\": \"mixtral\", \"architectures\": null, \"num_local_experts\": 6}", &config);
+    assert_int_equal(config.experts, 6);
+    assert_int_equal(config.experts_per_token, 2);
+    assert_true(config.normalizes_experts);
+    assert_int_equal(block_linears(&config), 4 + 6 * 3);
+    assert_string_equal(cuda_steps.lacks(&config), "experts");
+    model_config_clear(&config);
+    load("{\"model_type\": \"qwen2_moe\", \"architectures\": null, \"num_experts\": 6, \"moe_intermediate_size\": 24,"
+         " \"shared_expert_intermediate_size\": 40}", &config);
+    assert_int_equal(config.intermediate, 24);
+    assert_int_equal(config.experts_per_token, 4);
+    assert_false(config.normalizes_experts);
+    assert_int_equal(block_mlp_width(&config, 5), 24);
+    assert_int_equal(block_mlp_width(&config, 6), 40);
+    assert_int_equal(block_linears(&config), 4 + 7 * 3);
+    model_config_clear(&config);
     load("{\"model_type\": \"opt\", \"architectures\": null, \"ffn_dim\": 96}", &config);
     assert_int_equal(config.activation, ACTIVATION_RELU);
     assert_int_equal(config.intermediate, 96);
@@ -137,6 +153,13 @@ static void unknown_models_are_refused_by_name(void **state)
     refuse("{\"architectures\": [\"LlamaForSequenceClassification\"]}", "'LlamaForSequenceClassification'");
     refuse("{\"model_type\": null, \"architectures\": null}", "model_type is missing");
     refuse("{\"hidden_act\": \"mish\"}", "hidden_act 'mish' is not supported; supported: silu, gelu");
+    refuse("{\"model_type\": \"mixtral\", \"architectures\": null}", "num_local_experts is missing");
+    refuse("{\"model_type\": \"mixtral\", \"architectures\": null, \"num_local_experts\": 1}",
+           "num_experts_per_tok is 2, more than there are experts, 1");
+    refuse("{\"model_type\": \"qwen3_moe\", \"architectures\": null, \"num_experts\": 8, \"moe_intermediate_size\": 24,"
+           " \"decoder_sparse_step\": 2}", "decoder_sparse_step is 2; supported: 1");
+    refuse("{\"model_type\": \"qwen3_moe\", \"architectures\": null, \"num_experts\": 8, \"moe_intermediate_size\": 24,"
+           " \"mlp_only_layers\": [0]}", "mlp_only_layers is not empty");
     refuse("{\"model_type\": \"opt\", \"architectures\": null, \"ffn_dim\": 96, \"do_layer_norm_before\": false}",
            "do_layer_norm_before is false; supported: true");
     refuse("{\"model_type\": \"opt\", \"architectures\": null, \"ffn_dim\": 96, \"word_embed_proj_dim\": 32}",

@@ -280,9 +280,10 @@ static void model_make(awq_context *context, const struct case_shape *shape, str
     fixture_close(&fixture);
     model->blocks = calloc(2, sizeof *model->blocks);
     for (int layer = 0; layer < 2; layer++) {
-        struct block_weights weights = {.layer = layer};
-        float *values[BLOCK_LINEARS], *norm = numbers(&seed, HIDDEN, 1);
-        for (int i = 0; i < BLOCK_LINEARS; i++) {
+        struct linear_weights linears[LINEAR_KINDS] = {{NULL}};
+        struct block_weights weights = {.layer = layer, .linear = linears, .linears = LINEAR_KINDS};
+        float *values[LINEAR_KINDS], *norm = numbers(&seed, HIDDEN, 1);
+        for (int i = 0; i < LINEAR_KINDS; i++) {
             block_linear_shape(&model->config, i, &n, &k);
             values[i] = numbers(&seed, n * k, 0.5f);
             awq_tensor_init_2d(&weights.linear[i].dense, values[i], AWQ_F32, n, k);
@@ -290,11 +291,11 @@ static void model_make(awq_context *context, const struct case_shape *shape, str
         awq_tensor_init_1d(&weights.attention_norm.weight, norm, AWQ_F32, HIDDEN);
         weights.mlp_norm = weights.attention_norm;
         assert_true(block_create(context, &model->config, &weights, layer == 0, NULL, &model->blocks[layer]));
-        for (int i = 0; i < BLOCK_LINEARS; i++) free(values[i]);
+        for (int i = 0; i < LINEAR_KINDS; i++) free(values[i]);
         free(norm);
     }
     assert_non_null(model->blocks[0].qkv);
-    assert_non_null(model->blocks[0].gate_up);
+    assert_non_null(model->blocks[0].gate_up[0]);
     assert_null(model->blocks[1].qkv);
     *embedding = numbers(&seed, VOCABULARY * HIDDEN, 1);
     awq_tensor_init_2d(&model->embeddings.tokens, *embedding, AWQ_F32, VOCABULARY, HIDDEN);

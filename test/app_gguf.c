@@ -197,7 +197,7 @@ static void check_model(const char *directory, bool exact)
     for (int64_t layer = 0; layer < config.layers; layer++) {
         struct block_weights weights;
         assert_true(block_weights_load(context, checkpoint, &config, layer, &weights));
-        for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        for (int linear = 0; linear < LINEAR_KINDS; linear++) {
             int64_t n, k, heads = linear == LINEAR_Q ? config.heads : linear == LINEAR_K ? config.kv_heads : 0;
             char name[64];
             block_linear_shape(&config, linear, &n, &k);

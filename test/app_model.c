@@ -51,7 +51,7 @@ static void write_model(const char *keys, change edit)
         add(writer, edit, 0, HIDDEN, name);
         block_tensor_name(&shape, layer, "post_attention_layernorm.weight", name);
         add(writer, edit, 0, HIDDEN, name);
-        for (int i = 0; i < BLOCK_LINEARS; i++) {
+        for (int i = 0; i < LINEAR_KINDS; i++) {
             int64_t n, k;
             block_linear_shape(&shape, i, &n, &k);
             block_linear_name(&shape, layer, i, name);
@@ -108,7 +108,7 @@ static void models_are_fused_and_counted(void **state)
     assert_int_equal(model->sizes.quantized_weights, 0);
     for (int i = 0; i < LAYERS; i++) {
         assert_non_null(model->blocks[i].qkv);
-        assert_non_null(model->blocks[i].gate_up);
+        assert_non_null(model->blocks[i].gate_up[0]);
         assert_null(model->blocks[i].linear[LINEAR_Q]);
         assert_non_null(model->blocks[i].linear[LINEAR_O]);
     }

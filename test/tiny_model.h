@@ -8,6 +8,7 @@
 #include <math.h>
 
 enum { HIDDEN = 64, INNER = 128, HEADS = 4, KV_HEADS = 2, WIDTH = 16, VOCABULARY = 48, LAYERS = 2 };
+enum { EXPERTS = 4, SHARED = 96 };
 enum { LENGTH = 24 }; /* the model's context */
 
 static char model_path[600];  /* where they are written */
@@ -68,6 +69,16 @@ static inline void add_norm(awq_checkpoint_writer *writer, const struct recipe *
     add_norm_tensors(writer, recipe, shape, name, size);
 }
 
+static inline void add_dense(awq_checkpoint_writer *writer, const struct recipe *recipe,
+                             const struct model_config *shape, int64_t layer, const char *part, int64_t outputs)
+{
+    char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 16];
+    if (!part) return;
+    block_tensor_name(shape, layer, part, name);
+    snprintf(full, sizeof full, "%s.weight", name);
+    add(writer, recipe, outputs, HIDDEN, 0.05, full);
+}
+
 static inline void add_block(awq_checkpoint_writer *writer, const struct recipe *recipe,
                              const struct model_config *shape, int64_t layer)
 {
@@ -77,9 +88,11 @@ static inline void add_block(awq_checkpoint_writer *writer, const struct recipe 
     add_norm(writer, recipe, shape, layer, names->mlp_norm, HIDDEN);
     if (names->q_norm) add_norm(writer, recipe, shape, layer, names->q_norm, WIDTH);
     if (names->k_norm) add_norm(writer, recipe, shape, layer, names->k_norm, WIDTH);
-    for (int i = 0, count; i < BLOCK_LINEARS; i += count) {
+    add_dense(writer, recipe, shape, layer, names->router, shape->experts);
+    add_dense(writer, recipe, shape, layer, names->shared_gate, 1);
+    for (int i = 0, count; i < block_linears(shape); i += count) {
         int64_t n = 0, k;
-        count = architecture_stored_together(names, i);
+        count = block_stored_together(shape, i);
         if (!block_has_linear(shape, i)) continue;
         for (int j = 0; j < count; j++) {
             int64_t rows;
@@ -104,6 +117,7 @@ static inline void write_model(const struct recipe *recipe)
     const struct model_config shape = {
         .architecture = names, .hidden = HIDDEN, .intermediate = INNER, .heads = HEADS, .head_dim = WIDTH,
         .kv_heads = names->positions ? HEADS : KV_HEADS,
+        .experts = names->experts ? EXPERTS : 0, .shared_intermediate = names->shared_expert ? SHARED : 0,
         .qkv_bias = recipe->qkv_bias, .output_bias = recipe->output_bias, .mlp_bias = recipe->mlp_bias,
     };
     char config[1024], name[TENSOR_NAME_SIZE + 16];
@@ -121,9 +135,11 @@ static inline void write_model(const struct recipe *recipe)
     int length = snprintf(config, sizeof config,
         "{\"model_type\": \"%s\", \"hidden_size\": %d, \"%s\": %d, \"num_hidden_layers\": %d,"
         " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
-        " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-06, \"tie_word_embeddings\": %s%s}",
-        recipe->type, HIDDEN, names->intermediate_key, INNER, LAYERS, HEADS, (int)shape.kv_heads, WIDTH,
-        VOCABULARY, LENGTH, recipe->tied ? "true" : "false", recipe->keys);
+        " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-06, \"num_local_experts\": %d,"
+        " \"num_experts\": %d, \"moe_intermediate_size\": %d, \"shared_expert_intermediate_size\": %d,"
+        " \"num_experts_per_tok\": 2, \"tie_word_embeddings\": %s%s}",
+        recipe->type, HIDDEN, names->experts ? "intermediate_size" : names->intermediate_key, INNER, LAYERS, HEADS,
+        (int)shape.kv_heads, WIDTH, VOCABULARY, LENGTH, EXPERTS, EXPERTS, INNER, SHARED, recipe->tied ? "true" : "false", recipe->keys);
     assert_int_equal(awq_checkpoint_writer_add_file(writer, "config.json", config, (uint64_t)length), AWQ_OK);
     static const char *const others[] = {"generation_config.json", "chat_template.jinja", "pytorch_model.bin",
                                          "model.safetensors.index.json.orig"};

@@ -18,6 +18,12 @@
     .intermediate_key = "intermediate_size", .activation_key = "hidden_act", .activation = "silu", \
     .epsilon_key = "rms_norm_eps"
 
+#define QWEN_EXPERT [LINEAR_GATE] = "gate_proj", [LINEAR_UP] = "up_proj", [LINEAR_DOWN] = "down_proj"
+#define QWEN_EXPERTS \
+    .experts = "mlp.experts", .router = "mlp.gate", .experts_key = "num_experts", \
+    .intermediate_key = "moe_intermediate_size", .activation_key = "hidden_act", .activation = "silu", \
+    .epsilon_key = "rms_norm_eps"
+
 static const struct architecture architectures[] = {
     {
         .model_type = "llama",
@@ -67,6 +73,46 @@ static const struct architecture architectures[] = {
         LLAMA_KEYS,
         .window = WINDOW_ALL_LAYERS,
         .may_omit_shared = true,
+    },
+    {
+        .model_type = "mixtral",
+        .class_name = "MixtralForCausalLM",
+        LLAMA_ENDS,
+        LLAMA_NORMS,
+        .linears = {LLAMA_ATTENTION, [LINEAR_GATE] = "w1", [LINEAR_UP] = "w3", [LINEAR_DOWN] = "w2"},
+        .experts = "block_sparse_moe.experts",
+        .router = "block_sparse_moe.gate",
+        LLAMA_KEYS,
+        .experts_key = "num_local_experts",
+        .experts_per_token = 2,
+        .normalizes_experts = true,
+        .window = WINDOW_ALL_LAYERS,
+    },
+    {
+        .model_type = "qwen2_moe",
+        .class_name = "Qwen2MoeForCausalLM",
+        LLAMA_ENDS,
+        LLAMA_NORMS,
+        .linears = {LLAMA_ATTENTION, QWEN_EXPERT},
+        QWEN_EXPERTS,
+        .shared_expert = "mlp.shared_expert",
+        .shared_gate = "mlp.shared_expert_gate",
+        .experts_per_token = 4,
+        .window = WINDOW_LATER_LAYERS,
+        .qkv_bias = true,
+    },
+    {
+        .model_type = "qwen3_moe",
+        .class_name = "Qwen3MoeForCausalLM",
+        LLAMA_ENDS,
+        LLAMA_NORMS,
+        .linears = {LLAMA_ATTENTION, QWEN_EXPERT},
+        QWEN_EXPERTS,
+        .q_norm = "self_attn.q_norm",
+        .k_norm = "self_attn.k_norm",
+        .experts_per_token = 8,
+        .window = WINDOW_LATER_LAYERS,
+        .head_dim = 128,
     },
     {
         .model_type = "gemma",
@@ -135,6 +181,6 @@ int architecture_stored_together(const struct architecture *architecture, int li
 {
     const char *const *names = architecture->linears;
     int end = linear + 1;
-    while (end < BLOCK_LINEARS && names[linear] && names[end] && strcmp(names[end], names[linear]) == 0) end++;
+    while (end < LINEAR_KINDS && names[linear] && names[end] && strcmp(names[end], names[linear]) == 0) end++;
     return end - linear;
 }

@@ -87,6 +87,30 @@ static bool read_activation(const struct section *section, struct model_config *
     return section_unsupported(section, key, name, "silu, gelu, gelu_pytorch_tanh, gelu_new, relu");
 }
 
+static bool read_experts(const struct section *section, struct model_config *config)
+{
+    const struct architecture *architecture = config->architecture;
+    int64_t step;
+    if (!architecture->experts) return true;
+    if (!section_integer(section, architecture->experts_key, -1, 1, 1024, &config->experts) ||
+        !section_integer(section, "num_experts_per_tok", architecture->experts_per_token, 1, 1024,
+                         &config->experts_per_token) ||
+        !section_flag(section, "norm_topk_prob", architecture->normalizes_experts, &config->normalizes_experts) ||
+        !section_integer(section, "decoder_sparse_step", 1, 1, 4096, &step))
+        return false;
+    if (architecture->shared_expert &&
+        !section_integer(section, "shared_expert_intermediate_size", -1, 1, 1 << 22, &config->shared_intermediate))
+        return false;
+    if (config->experts_per_token > config->experts)
+        return section_wrong(section, "num_experts_per_tok", "is %lld, more than there are experts, %lld",
+                             (long long)config->experts_per_token, (long long)config->experts);
+    if (step != 1)
+        return section_wrong(section, "decoder_sparse_step", "is %lld; supported: 1, experts in every layer",
+                             (long long)step);
+    return json_array_size(section_find(section, "mlp_only_layers")) == 0 ||
+           section_wrong(section, "mlp_only_layers", "is not empty; supported: experts in every layer");
+}
+
 /* What a few models of an architecture have, and none that runs here. */
 static bool refuse_variants(const struct section *section, const struct model_config *config)
 {
@@ -123,7 +147,8 @@ static bool read_options(const struct section *section, struct model_config *con
     const struct architecture *architecture = config->architecture;
     const char *dtype;
     if (!section_string(section, section_either(section, "torch_dtype", "dtype"), "", &dtype) ||
-        !read_biases(section, config) || !read_activation(section, config) || !refuse_variants(section, config) ||
+        !read_biases(section, config) || !read_activation(section, config) || !read_experts(section, config) ||
+        !refuse_variants(section, config) ||
         !section_flag(section, "tie_word_embeddings", architecture->tied_head, &config->tied_head))
         return false;
     config->norm_epsilon = 1e-5;

@@ -21,7 +21,7 @@ int32_t activation_dtype(const awq_context *context, const struct model_config *
 /* ---- memory */
 
 /* The arrays of a session that lie with the context: where their pointers are, and their sizes in bytes. */
-enum { SESSION_ARRAYS = 7 };
+enum { SESSION_ARRAYS = 10 };
 
 struct array {
     void **pointer;
@@ -34,14 +34,19 @@ static void list_arrays(struct session *session, struct array arrays[SESSION_ARR
     const struct session_options *options = &session->options;
     uint64_t rows = (uint64_t)options->max_rows, capacity = (uint64_t)options->capacity;
     uint64_t layers = (uint64_t)(options->retain ? config->layers : 1), size = awq_dtype_size(session->dtype);
+    uint64_t inner = (uint64_t)config->intermediate, sent = config->experts ? rows * (uint64_t)config->hidden : 0;
+    if (config->shared_intermediate > config->intermediate) inner = (uint64_t)config->shared_intermediate;
     const struct array all[SESSION_ARRAYS] = {
         {(void **)&session->rotary, capacity * (uint64_t)config->head_dim * sizeof(float)},
         {(void **)&session->cache, layers * session->steps->cache_bytes(config, options)},
         {(void **)&session->qkv, rows * (uint64_t)qkv_width(config) * sizeof(float)},
         {&session->normed, rows * (uint64_t)config->hidden * size},
         {&session->mixed, rows * (uint64_t)attention_width(config) * size},
-        {&session->middle, rows * (uint64_t)config->intermediate * size},
-        {&session->up, rows * (uint64_t)config->intermediate * size},
+        {&session->middle, rows * inner * size},
+        {&session->up, rows * inner * size},
+        {(void **)&session->shares, rows * (uint64_t)config->experts * sizeof(float)},
+        {(void **)&session->sent, sent * sizeof(float)},
+        {(void **)&session->returned, sent * sizeof(float)},
     };
     memcpy(arrays, all, sizeof all);
 }
@@ -124,7 +129,9 @@ static bool allocate_host(struct session *session)
     session->lengths = calloc(sequences, sizeof *session->lengths);
     session->row_sequence = calloc(rows, sizeof *session->row_sequence);
     session->row_position = calloc(rows, sizeof *session->row_position);
-    return (session->lengths && session->row_sequence && session->row_position) || cli_error("out of memory");
+    session->sent_rows = calloc(rows, sizeof *session->sent_rows);
+    return (session->lengths && session->row_sequence && session->row_position && session->sent_rows) ||
+           cli_error("out of memory");
 }
 
 static bool allocate_arrays(struct session *session)
@@ -133,6 +140,7 @@ static bool allocate_arrays(struct session *session)
     struct array arrays[SESSION_ARRAYS];
     list_arrays(session, arrays);
     for (int i = 0; i < SESSION_ARRAYS; i++) {
+        if (!arrays[i].bytes) continue;
         awq_status status = awq_context_allocate(session->context, arrays[i].bytes, arrays[i].pointer);
         if (status != AWQ_OK)
             return cli_library_error(status, "room for %" PRId64 " tokens and %" PRId64 " sequences of %" PRId64,
@@ -177,6 +185,7 @@ void session_destroy(struct session *session)
     free(session->lengths);
     free(session->row_sequence);
     free(session->row_position);
+    free(session->sent_rows);
     free(session);
 }
 
@@ -307,26 +316,105 @@ static bool run_output(struct session *session, const struct block *block, const
                       "o_proj");
 }
 
-/* The input of down, into the session's 'middle'. */
-static bool run_middle(struct session *session, const struct block *block, const awq_tensor *normed)
+/* The input of an MLP's down, into the session's 'middle'. */
+static bool run_middle(struct session *session, const struct block *block, int mlp, const awq_tensor *normed)
 {
-    int64_t width = session->config.intermediate, rows = normed->shape[0];
+    awq_linear *const *linear = block->linear + mlp_linear(mlp, 0);
+    int64_t width = block_mlp_width(&session->config, mlp), rows = normed->shape[0];
     int32_t dtype = session->dtype;
     void *middle = session->middle, *up = session->up;
-    if (block->gate_up) return run_linear(session, block->gate_up, normed, NULL, middle, dtype, width, "gate and up");
-    if (!block->linear[LINEAR_GATE])
-        return run_linear(session, block->linear[LINEAR_UP], normed, NULL, middle, dtype, width, "up") &&
+    if (block->gate_up[mlp])
+        return run_linear(session, block->gate_up[mlp], normed, NULL, middle, dtype, width, "gate and up");
+    if (!linear[LINEAR_GATE])
+        return run_linear(session, linear[LINEAR_UP], normed, NULL, middle, dtype, width, "up") &&
                session->steps->activate(session, middle, NULL, rows * width, middle);
-    return run_linear(session, block->linear[LINEAR_GATE], normed, NULL, middle, dtype, width, "gate_proj") &&
-           run_linear(session, block->linear[LINEAR_UP], normed, NULL, up, dtype, width, "up_proj") &&
+    return run_linear(session, linear[LINEAR_GATE], normed, NULL, middle, dtype, width, "gate") &&
+           run_linear(session, linear[LINEAR_UP], normed, NULL, up, dtype, width, "up") &&
            session->steps->activate(session, middle, up, rows * width, middle);
 }
 
-static bool run_down(struct session *session, const struct block *block, const awq_tensor *middle,
-                     const float *residual, float *output)
+/* One MLP.  Its down's input is shown to 'tap', which may be NULL. */
+static bool run_mlp(struct session *session, const struct block *block, int mlp, const awq_tensor *normed,
+                    const float *residual, float *output, block_tap tap, void *tap_data)
 {
-    return run_linear(session, block->linear[LINEAR_DOWN], middle, residual, output, AWQ_F32, session->config.hidden,
-                      "down_proj");
+    const awq_tensor middle = view_of(session, session->middle, session->dtype, normed->shape[0],
+                                      block_mlp_width(&session->config, mlp));
+    return run_middle(session, block, mlp, normed) && (!tap || tap(tap_data, POINT_DOWN + mlp, &middle)) &&
+           run_linear(session, block->linear[mlp_linear(mlp, LINEAR_DOWN)], &middle, residual, output, AWQ_F32,
+                      session->config.hidden, "down");
+}
+
+/* shares[rows][experts], from the router's logits: their softmax for the experts that are chosen, whose are the largest,
+ * and 0 for the others. */
+static void route_tokens(const struct model_config *config, int64_t rows, float *shares)
+{
+    const int64_t experts = config->experts;
+    for (int64_t row = 0; row < rows; row++, shares += experts) {
+        float highest = shares[0], all = 0, chosen = 0;
+        for (int64_t i = 1; i < experts; i++) highest = fmaxf(highest, shares[i]);
+        for (int64_t i = 0; i < experts; i++) all += shares[i] = expf(shares[i] - highest);
+        for (int64_t n = 0; n < config->experts_per_token; n++) {
+            int64_t best = 0;
+            for (int64_t i = 1; i < experts; i++)
+                if (shares[i] > shares[best]) best = i;
+            chosen += shares[best];
+            shares[best] = -shares[best]; /* marked */
+        }
+        const float whole = config->normalizes_experts ? chosen : all;
+        for (int64_t i = 0; i < experts; i++) shares[i] = shares[i] < 0 ? -shares[i] / whole : 0;
+    }
+}
+
+/* An expert for the rows of 'normed' that have a share in it, shares[row * stride]; and its shares of their outputs. */
+static bool run_expert(struct session *session, const struct block *block, int mlp, const awq_tensor *normed,
+                       const float *shares, int64_t stride, float *output, block_tap tap, void *tap_data)
+{
+    const int64_t hidden = session->config.hidden;
+    const size_t row_bytes = (size_t)hidden * sizeof(float);
+    const float *x = (const float *)(const void *)((const char *)normed->data + normed->byte_offset);
+    int64_t count = 0;
+    for (int64_t row = 0; row < normed->shape[0]; row++) {
+        if (shares[row * stride] == 0) continue;
+        memcpy(session->sent + count * hidden, x + row * hidden, row_bytes);
+        session->sent_rows[count++] = row;
+    }
+    const awq_tensor sent = view_of(session, session->sent, AWQ_F32, count, hidden);
+    if (count == 0) return true;
+    if (!run_mlp(session, block, mlp, &sent, NULL, session->returned, tap, tap_data)) return false;
+    for (int64_t i = 0; i < count; i++) {
+        const float share = shares[session->sent_rows[i] * stride], *from = session->returned + i * hidden;
+        float *to = output + session->sent_rows[i] * hidden;
+        for (int64_t j = 0; j < hidden; j++) to[j] += share * from[j];
+    }
+    return true;
+}
+
+/* All experts, on the processor: each takes the tokens that the router sends to it, and so does the one for all. */
+static bool run_experts(struct session *session, const struct block *block, const awq_tensor *normed, float *output,
+                        block_tap tap, void *tap_data)
+{
+    const struct model_config *config = &session->config;
+    const int64_t experts = config->experts, rows = normed->shape[0];
+    float *shares = session->shares;
+    if (!run_linear(session, block->router, normed, NULL, shares, AWQ_F32, experts, "router")) return false;
+    route_tokens(config, rows, shares);
+    for (int mlp = 0; mlp < experts; mlp++)
+        if (!run_expert(session, block, mlp, normed, shares + mlp, experts, output, tap, tap_data)) return false;
+    if (!block->shared_gate) return true;
+    if (!run_linear(session, block->shared_gate, normed, NULL, shares, AWQ_F32, 1, "shared_expert_gate")) return false;
+    for (int64_t row = 0; row < rows; row++) shares[row] = 1 / (1 + expf(-shares[row]));
+    return run_expert(session, block, (int)experts, normed, shares, 1, output, tap, tap_data);
+}
+
+/* output = residual + the MLP of 'normed', or its experts. */
+static bool run_mlps(struct session *session, const struct block *block, const awq_tensor *normed,
+                     const float *residual, float *output, block_tap tap, void *tap_data)
+{
+    const size_t bytes = (size_t)(normed->shape[0] * session->config.hidden) * sizeof *output;
+    if (!block->router) return run_mlp(session, block, 0, normed, residual, output, tap, tap_data);
+    if (!residual) memset(output, 0, bytes);
+    else if (residual != output) memcpy(output, residual, bytes);
+    return run_experts(session, block, normed, output, tap, tap_data);
 }
 
 static bool run_norm(struct session *session, const float *hidden, int64_t rows, const struct norm *norm)
@@ -342,13 +430,11 @@ static bool run_block(struct session *session, const struct block *block, const 
     int64_t rows = batch_rows(batch);
     const awq_tensor normed = view_of(session, session->normed, session->dtype, rows, config->hidden);
     const awq_tensor mixed = view_of(session, session->mixed, session->dtype, rows, attention_width(config));
-    const awq_tensor middle = view_of(session, session->middle, session->dtype, rows, config->intermediate);
     return run_norm(session, hidden, rows, &block->attention_norm) && (!tap || tap(tap_data, POINT_QKV, &normed)) &&
            run_context(session, block, batch, &normed, session->mixed) && (!tap || tap(tap_data, POINT_O, &mixed)) &&
            run_output(session, block, &mixed, hidden, hidden) &&
            run_norm(session, hidden, rows, &block->mlp_norm) && (!tap || tap(tap_data, POINT_GATE_UP, &normed)) &&
-           run_middle(session, block, &normed) && (!tap || tap(tap_data, POINT_DOWN, &middle)) &&
-           run_down(session, block, &middle, hidden, hidden);
+           run_mlps(session, block, &normed, hidden, hidden, tap, tap_data);
 }
 
 bool block_forward(struct session *session, const struct block *block, const struct batch *batch, float *hidden,
@@ -375,9 +461,7 @@ bool block_attention(struct session *session, const struct block *block, const s
 bool block_mlp(struct session *session, const struct block *block, const awq_tensor *normed, const float *residual,
                float *output)
 {
-    const awq_tensor middle =
-        view_of(session, session->middle, session->dtype, normed->shape[0], session->config.intermediate);
-    return run_middle(session, block, normed) && run_down(session, block, &middle, residual, output);
+    return run_mlps(session, block, normed, residual, output, NULL, NULL);
 }
 
 /* ---- models */

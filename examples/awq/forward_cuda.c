@@ -46,6 +46,7 @@ static const char *cuda_lacks(const struct model_config *config)
 {
     if (config->architecture->norm == NORM_LAYER) return "LayerNorm";
     if (config->architecture->positions) return "learned positions";
+    if (config->experts) return "experts";
     if (config->embedding_scale != 1) return "scaled embeddings";
     return config->activation != ACTIVATION_SILU ? "an activation other than SiLU" : NULL;
 }

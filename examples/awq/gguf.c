@@ -30,7 +30,7 @@ static const struct {
 } type_choices[] = {
     {GGUF_Q4_0, GGUF_Q8_0, 2}, {GGUF_Q4_1, GGUF_Q8_0, 3}, {GGUF_Q8_0, GGUF_Q8_0, 7}, {GGUF_F16, GGUF_F16, 1}};
 
-static const char *const linear_names[BLOCK_LINEARS] = {
+static const char *const linear_names[LINEAR_KINDS] = {
     [LINEAR_Q] = "attn_q",      [LINEAR_K] = "attn_k",   [LINEAR_V] = "attn_v",     [LINEAR_O] = "attn_output",
     [LINEAR_GATE] = "ffn_gate", [LINEAR_UP] = "ffn_up",  [LINEAR_DOWN] = "ffn_down"};
 
@@ -126,7 +126,7 @@ static bool declare_block(struct export *export, int64_t layer)
         snprintf(name, sizeof name, "blk.%" PRId64 ".attn_%c_norm.weight", layer, i ? 'k' : 'q');
         ok = gguf_declare(export->writer, name, GGUF_F32, 0, config->head_dim);
     }
-    for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
+    for (int linear = 0; ok && linear < LINEAR_KINDS; linear++) {
         int64_t n, k;
         block_linear_shape(config, linear, &n, &k);
         snprintf(name, sizeof name, "blk.%" PRId64 ".%s.weight", layer, linear_names[linear]);
@@ -351,7 +351,7 @@ static bool write_block(struct export *export, int64_t layer)
     if (ok && config->architecture->q_norm)
         ok = write_vector(export, &weights.q_norm.weight, 0, "attn_q_norm") &&
              write_vector(export, &weights.k_norm.weight, 0, "attn_k_norm");
-    for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
+    for (int linear = 0; ok && linear < LINEAR_KINDS; linear++) {
         const struct linear_weights *source = &weights.linear[linear];
         const int64_t heads = turned_heads(config, linear);
         char name[TENSOR_NAME_SIZE];

@@ -98,15 +98,25 @@ bool output_copy_files(awq_checkpoint_writer *writer, const char *directory)
 
 /* ---- config.json */
 
-/* "lm_head" and the excluded linears. */
+static void add_module(const struct model_config *config, int64_t layer, const char *part, json_t *list)
+{
+    char name[TENSOR_NAME_SIZE];
+    if (!part) return;
+    block_tensor_name(config, layer, part, name);
+    json_array_append_new(list, json_string(name));
+}
+
+/* "lm_head", routers and the excluded linears. */
 static json_t *skipped_modules(const struct model_config *config, const bool *excluded)
 {
     json_t *list = json_array();
-    json_array_append_new(list, json_string("lm_head"));
+    json_array_append_new(list, json_string(config->architecture->head));
     for (int64_t layer = 0; layer < config->layers; layer++) {
-        for (int i = 0; i < BLOCK_LINEARS; i += architecture_stored_together(config->architecture, i)) {
+        add_module(config, layer, config->architecture->router, list);
+        add_module(config, layer, config->architecture->shared_gate, list);
+        for (int i = 0; i < block_linears(config); i += block_stored_together(config, i)) {
             char name[TENSOR_NAME_SIZE];
-            if (!excluded[layer * BLOCK_LINEARS + i] || !block_has_linear(config, i)) continue;
+            if (!excluded[layer * block_linears(config) + i] || !block_has_linear(config, i)) continue;
             block_linear_name(config, layer, i, name);
             json_array_append_new(list, json_string(name));
         }
@@ -183,7 +193,7 @@ static bool add_linear(awq_context *context, awq_checkpoint_writer *writer, int3
 static bool add_stored(awq_context *context, awq_checkpoint_writer *writer, const struct model_config *config,
                        int32_t layout, const struct block_weights *weights, int first, uint64_t *bytes)
 {
-    const int count = architecture_stored_together(config->architecture, first);
+    const int count = block_stored_together(config, first);
     struct joined_weights joined;
     char name[TENSOR_NAME_SIZE];
     block_linear_name(config, weights->layer, first, name);
@@ -202,13 +212,25 @@ static bool add_norm(awq_checkpoint_writer *writer, const struct model_config *c
            (!norm->bias.data || add_part(writer, name, "bias", &norm->bias, bytes));
 }
 
+/* A linear that is never quantised. */
+static bool add_dense(awq_checkpoint_writer *writer, const struct model_config *config, int64_t layer, const char *part,
+                      const struct linear_weights *linear, uint64_t *bytes)
+{
+    char name[TENSOR_NAME_SIZE];
+    block_tensor_name(config, layer, part, name);
+    return add_part(writer, name, "weight", &linear->dense, bytes);
+}
+
 bool output_block(awq_context *context, awq_checkpoint_writer *writer, const struct model_config *config,
                   int32_t layout, const struct block_weights *weights, uint64_t *bytes)
 {
     const struct architecture *names = config->architecture;
     bool ok = add_norm(writer, config, weights->layer, names->attention_norm, &weights->attention_norm, bytes) &&
               add_norm(writer, config, weights->layer, names->mlp_norm, &weights->mlp_norm, bytes);
-    for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(names, i))
+    if (names->router) ok = ok && add_dense(writer, config, weights->layer, names->router, &weights->router, bytes);
+    if (names->shared_gate)
+        ok = ok && add_dense(writer, config, weights->layer, names->shared_gate, &weights->shared_gate, bytes);
+    for (int i = 0; ok && i < weights->linears; i += block_stored_together(config, i))
         ok = !block_has_linear(config, i) || add_stored(context, writer, config, layout, weights, i, bytes);
     return ok;
 }
@@ -231,10 +253,15 @@ static bool is_written_by_block(const char *name, const struct model_config *con
     if (strncmp(name, names->blocks, length) != 0 || sscanf(name + length, ".%" SCNd64 ".%n", &layer, &end) != 1 ||
         end == 0 || layer < 0 || layer >= config->layers)
         return false;
-    const char *part = name + length + end;
-    if (is_of_module(part, names->attention_norm) || is_of_module(part, names->mlp_norm)) return true;
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++)
-        if (block_has_linear(config, linear) && is_of_module(part, names->linears[linear])) return true;
+    const char *const modules[] = {names->attention_norm, names->mlp_norm, names->router, names->shared_gate};
+    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++)
+        if (modules[i] && is_of_module(name + length + end, modules[i])) return true;
+    for (int linear = 0; linear < block_linears(config); linear++) {
+        char own[TENSOR_NAME_SIZE];
+        if (!block_has_linear(config, linear)) continue;
+        block_linear_name(config, layer, linear, own);
+        if (is_of_module(name, own)) return true;
+    }
     return false;
 }
 

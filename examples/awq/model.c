@@ -17,22 +17,56 @@ void block_tensor_name(const struct model_config *config, int64_t layer, const c
 
 void block_linear_name(const struct model_config *config, int64_t layer, int linear, char name[TENSOR_NAME_SIZE])
 {
-    block_tensor_name(config, layer, config->architecture->linears[linear], name);
+    const struct architecture *names = config->architecture;
+    const int mlp = linear_mlp(linear);
+    char part[TENSOR_NAME_SIZE - 32];
+    if (!names->experts || linear < LINEAR_GATE)
+        snprintf(part, sizeof part, "%s", names->linears[linear_kind(linear)]);
+    else if (mlp < config->experts)
+        snprintf(part, sizeof part, "%s.%d.%s", names->experts, mlp, names->linears[linear_kind(linear)]);
+    else
+        snprintf(part, sizeof part, "%s.%s", names->shared_expert, names->linears[linear_kind(linear)]);
+    block_tensor_name(config, layer, part, name);
+}
+
+int block_mlps(const struct model_config *config)
+{
+    return config->experts ? (int)config->experts + (config->shared_intermediate > 0) : 1;
+}
+
+int64_t block_mlp_width(const struct model_config *config, int mlp)
+{
+    return config->experts && mlp == config->experts ? config->shared_intermediate : config->intermediate;
+}
+
+int block_linears(const struct model_config *config)
+{
+    return mlp_linear(block_mlps(config), LINEAR_GATE);
+}
+
+int block_points(const struct model_config *config)
+{
+    return POINT_DOWN + block_mlps(config);
+}
+
+int block_stored_together(const struct model_config *config, int linear)
+{
+    return architecture_stored_together(config->architecture, linear_kind(linear));
 }
 
 bool block_has_linear(const struct model_config *config, int linear)
 {
-    return config->architecture->linears[linear] != NULL;
+    return config->architecture->linears[linear_kind(linear)] != NULL;
 }
 
 void block_linear_shape(const struct model_config *config, int linear, int64_t *n, int64_t *k)
 {
-    int64_t attention = config->heads * config->head_dim, shared = config->kv_heads * config->head_dim;
-    int64_t outputs[BLOCK_LINEARS] = {
-        attention, shared, shared, config->hidden, config->intermediate, config->intermediate, config->hidden,
-    };
-    *n = block_has_linear(config, linear) ? outputs[linear] : 0;
-    *k = linear == LINEAR_O ? attention : linear == LINEAR_DOWN ? config->intermediate : config->hidden;
+    const int64_t attention = config->heads * config->head_dim, shared = config->kv_heads * config->head_dim;
+    const int64_t inner = block_mlp_width(config, linear_mlp(linear));
+    const int64_t outputs[LINEAR_KINDS] = {attention, shared, shared, config->hidden, inner, inner, config->hidden};
+    const int kind = linear_kind(linear);
+    *n = block_has_linear(config, linear) ? outputs[kind] : 0;
+    *k = kind == LINEAR_O ? attention : kind == LINEAR_DOWN ? inner : config->hidden;
 }
 
 bool block_linear_has_bias(const struct model_config *config, int linear)
@@ -172,9 +206,9 @@ static bool split_linear(const struct linear_weights *whole, const char *name, s
 static bool load_stored(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
                         int first, struct block_weights *weights)
 {
-    const int count = architecture_stored_together(config->architecture, first);
+    const int count = block_stored_together(config, first);
     struct linear_weights whole;
-    int64_t outputs[BLOCK_LINEARS], rows = 0, k = 0;
+    int64_t outputs[LINEAR_KINDS], rows = 0, k = 0;
     char name[TENSOR_NAME_SIZE];
     for (int i = 0; i < count; i++) {
         block_linear_shape(config, first + i, &outputs[i], &k);
@@ -192,18 +226,33 @@ static bool load_stored(awq_context *context, const awq_checkpoint *checkpoint, 
     return ok;
 }
 
+/* The weight of a linear that is never quantised; none when it has no name. */
+static bool load_dense(const awq_checkpoint *checkpoint, const struct model_config *config, int64_t layer,
+                       const char *part, int64_t outputs, struct linear_weights *linear)
+{
+    char name[TENSOR_NAME_SIZE], full[TENSOR_NAME_SIZE + 32];
+    if (!part) return true;
+    block_tensor_name(config, layer, part, name);
+    snprintf(full, sizeof full, "%s.weight", name);
+    return get_tensor(checkpoint, full, outputs, config->hidden, &linear->dense);
+}
+
 bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
                         int64_t layer, struct block_weights *weights)
 {
     const struct architecture *names = config->architecture;
-    struct block_weights result = {.layer = layer};
+    struct block_weights result = {.layer = layer, .linears = block_linears(config)};
+    result.linear = calloc((size_t)result.linears, sizeof *result.linear);
+    if (!result.linear) return cli_error("out of memory");
     bool ok = get_block_norm(checkpoint, config, layer, names->attention_norm, config->hidden,
                              &result.attention_norm) &&
               get_block_norm(checkpoint, config, layer, names->mlp_norm, config->hidden, &result.mlp_norm) &&
               get_block_norm(checkpoint, config, layer, names->q_norm, config->head_dim, &result.q_norm) &&
               get_block_norm(checkpoint, config, layer, names->k_norm, config->head_dim, &result.k_norm);
-    for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(names, i))
-        ok = !names->linears[i] || load_stored(context, checkpoint, config, i, &result);
+    for (int i = 0; ok && i < result.linears; i += block_stored_together(config, i))
+        ok = !block_has_linear(config, i) || load_stored(context, checkpoint, config, i, &result);
+    ok = ok && load_dense(checkpoint, config, layer, names->router, config->experts, &result.router) &&
+         load_dense(checkpoint, config, layer, names->shared_gate, 1, &result.shared_gate);
     if (!ok) block_weights_clear(&result);
     *weights = result;
     return ok;
@@ -211,7 +260,8 @@ bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, 
 
 void block_weights_clear(struct block_weights *weights)
 {
-    for (int i = 0; i < BLOCK_LINEARS; i++) linear_weights_clear(&weights->linear[i]);
+    for (int i = 0; i < weights->linears; i++) linear_weights_clear(&weights->linear[i]);
+    free(weights->linear);
     memset(weights, 0, sizeof *weights);
 }
 
@@ -356,13 +406,13 @@ bool block_can_fuse(const struct model_config *config, const struct block_weight
 {
     if (first == LINEAR_Q) return can_join(weights->linear + first, 3);
     /* The library's fused linear has this activation. */
-    return first == LINEAR_GATE && config->architecture->linears[LINEAR_GATE] &&
+    return linear_kind(first) == LINEAR_GATE && block_has_linear(config, first) &&
            config->activation == ACTIVATION_SILU && can_join(weights->linear + first, 2);
 }
 
 static awq_status concatenate(const struct linear_weights *linears, size_t count, awq_weight **whole)
 {
-    const awq_weight *parts[BLOCK_LINEARS];
+    const awq_weight *parts[LINEAR_KINDS];
     for (size_t i = 0; i < count; i++) parts[i] = linears[i].quantized;
     return awq_weight_concatenate(count, parts, whole);
 }
@@ -371,7 +421,7 @@ bool linear_weights_join(awq_context *context, const struct linear_weights *line
                          struct joined_weights *joined)
 {
     awq_status status;
-    int64_t outputs[BLOCK_LINEARS];
+    int64_t outputs[LINEAR_KINDS];
     memset(joined, 0, sizeof *joined);
     joined->borrowed = count == 1;
     if (joined->borrowed) {
@@ -443,40 +493,54 @@ static bool linear_create(awq_context *context, const struct model_config *confi
 /* 'count' linears from 'first' on: into *fused when they can be, else each into its own place. */
 static bool create_group(awq_context *context, const struct model_config *config, const struct block_weights *weights,
                          int first, size_t count, uint32_t fused_flags, bool fuse, const awq_tuning *tuning,
-                         awq_linear **fused, awq_linear *apart[BLOCK_LINEARS])
+                         awq_linear **fused, awq_linear **apart)
 {
     const struct linear_weights *linears = weights->linear + first;
-    int64_t outputs[BLOCK_LINEARS], k;
+    int64_t outputs[LINEAR_KINDS], k;
     char name[TENSOR_NAME_SIZE];
-    for (int i = 0; i < BLOCK_LINEARS; i++) block_linear_shape(config, i, &outputs[i], &k);
+    for (size_t i = 0; i < count; i++) block_linear_shape(config, first + (int)i, &outputs[i], &k);
     block_tensor_name(config, weights->layer, first == LINEAR_Q ? "q, k, v" : "gate, up", name);
     if (fuse && block_can_fuse(config, weights, first))
-        return linear_create(context, config, linears, count, outputs + first, fused_flags, tuning, name, fused);
+        return linear_create(context, config, linears, count, outputs, fused_flags, tuning, name, fused);
     for (size_t i = 0; i < count; i++) {
         if (!block_has_linear(config, first + (int)i)) continue;
         block_linear_name(config, weights->layer, first + (int)i, name);
-        if (!linear_create(context, config, linears + i, 1, outputs + first + i, 0, tuning, name,
-                           &apart[(size_t)first + i]))
+        if (!linear_create(context, config, linears + i, 1, outputs + i, 0, tuning, name, &apart[(size_t)first + i]))
             return false;
     }
     return true;
 }
 
+/* A linear that is never quantised; none where there is no weight. */
+static bool create_dense(awq_context *context, const struct model_config *config, const struct linear_weights *weights,
+                         const char *name, awq_linear **linear)
+{
+    if (!weights->dense.data) return true;
+    return linear_create(context, config, weights, 1, &weights->dense.shape[0], 0, NULL, name, linear);
+}
+
 bool block_create(awq_context *context, const struct model_config *config, const struct block_weights *weights,
                   bool fuse, const awq_tuning *tuning, struct block *block)
 {
-    struct block result = {.layer = weights->layer};
+    struct block result = {.layer = weights->layer, .linears = block_linears(config), .mlps = block_mlps(config)};
     char name[TENSOR_NAME_SIZE];
     block_tensor_name(config, weights->layer, "norms", name);
+    result.linear = calloc((size_t)(result.linears + result.mlps), sizeof *result.linear);
+    if (!result.linear) return cli_error("out of memory");
+    result.gate_up = result.linear + result.linears;
     bool ok = norm_create(context, config, &weights->attention_norm, name, &result.attention_norm) &&
               norm_create(context, config, &weights->mlp_norm, name, &result.mlp_norm) &&
               norm_create(context, config, &weights->q_norm, name, &result.q_norm) &&
               norm_create(context, config, &weights->k_norm, name, &result.k_norm) &&
               create_group(context, config, weights, LINEAR_Q, 3, 0, fuse, tuning, &result.qkv, result.linear) &&
-              create_group(context, config, weights, LINEAR_O, 1, 0, false, tuning, NULL, result.linear) &&
-              create_group(context, config, weights, LINEAR_GATE, 2, AWQ_LINEAR_SILU_MUL, fuse, tuning, &result.gate_up,
-                           result.linear) &&
-              create_group(context, config, weights, LINEAR_DOWN, 1, 0, false, tuning, NULL, result.linear);
+              create_group(context, config, weights, LINEAR_O, 1, 0, false, tuning, NULL, result.linear);
+    for (int mlp = 0; ok && mlp < result.mlps; mlp++)
+        ok = create_group(context, config, weights, mlp_linear(mlp, LINEAR_GATE), 2, AWQ_LINEAR_SILU_MUL, fuse, tuning,
+                          &result.gate_up[mlp], result.linear) &&
+             create_group(context, config, weights, mlp_linear(mlp, LINEAR_DOWN), 1, 0, false, tuning, NULL,
+                          result.linear);
+    ok = ok && create_dense(context, config, &weights->router, name, &result.router) &&
+         create_dense(context, config, &weights->shared_gate, name, &result.shared_gate);
     if (!ok) block_clear(context, &result);
     *block = result;
     return ok;
@@ -484,9 +548,12 @@ bool block_create(awq_context *context, const struct model_config *config, const
 
 void block_clear(awq_context *context, struct block *block)
 {
-    for (int i = 0; i < BLOCK_LINEARS; i++) awq_linear_destroy(block->linear[i]);
+    for (int i = 0; i < block->linears; i++) awq_linear_destroy(block->linear[i]);
+    for (int i = 0; i < block->mlps; i++) awq_linear_destroy(block->gate_up[i]);
+    free(block->linear);
     awq_linear_destroy(block->qkv);
-    awq_linear_destroy(block->gate_up);
+    awq_linear_destroy(block->router);
+    awq_linear_destroy(block->shared_gate);
     norm_clear(context, &block->attention_norm);
     norm_clear(context, &block->mlp_norm);
     norm_clear(context, &block->q_norm);
@@ -495,22 +562,17 @@ void block_clear(awq_context *context, struct block *block)
 }
 
 bool block_run_weights(const struct model_config *config, const struct block_weights *weights, bool fuse,
-                       awq_weight *list[BLOCK_LINEARS], size_t *count)
+                       awq_weight **list, size_t *count)
 {
-    static const struct {
-        int first;
-        size_t count;
-    } groups[] = {{LINEAR_Q, 3}, {LINEAR_O, 1}, {LINEAR_GATE, 2}, {LINEAR_DOWN, 1}};
     awq_status status = AWQ_OK;
+    int together;
     *count = 0;
-    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-        const struct linear_weights *linears = weights->linear + groups[g].first;
-        const bool one = fuse && block_can_fuse(config, weights, groups[g].first);
-        for (size_t i = 0; i < groups[g].count && status == AWQ_OK; i += one ? groups[g].count : 1) {
-            if (!linears[i].quantized) continue;
-            status = concatenate(linears + i, one ? groups[g].count : 1, &list[*count]);
-            if (status == AWQ_OK) ++*count;
-        }
+    for (int i = 0; i < weights->linears && status == AWQ_OK; i += together) {
+        const bool one = fuse && block_can_fuse(config, weights, i);
+        together = !one ? 1 : i == LINEAR_Q ? 3 : 2;
+        if (!weights->linear[i].quantized) continue;
+        status = concatenate(weights->linear + i, (size_t)together, &list[*count]);
+        if (status == AWQ_OK) ++*count;
     }
     if (status == AWQ_OK) return true;
     while (*count) awq_weight_destroy(list[--*count]);
@@ -560,12 +622,14 @@ static void count_block(const struct model *model, const struct block_weights *w
     count_norm(sizes, &weights->mlp_norm);
     count_norm(sizes, &weights->q_norm);
     count_norm(sizes, &weights->k_norm);
-    for (int i = 0; i < BLOCK_LINEARS; i++) {
+    count_tensor(sizes, &weights->router.dense);
+    count_tensor(sizes, &weights->shared_gate.dense);
+    for (int i = 0; i < weights->linears; i++) {
         int64_t n, k;
         block_linear_shape(config, i, &n, &k);
         count_linear(&weights->linear[i], n, k, sizes);
     }
-    for (int i = 0; i < BLOCK_LINEARS; i += architecture_stored_together(config->architecture, i)) {
+    for (int i = 0; i < weights->linears; i += block_stored_together(config, i)) {
         if (!block_has_linear(config, i)) continue;
         block_linear_name(config, weights->layer, i, name);
         count_planes(model, name, sizes);

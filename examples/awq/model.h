@@ -25,7 +25,10 @@ enum { MAX_HEAD_DIM = 1024 };
 /* config.json, checked: every number is in its range and the shapes fit each other. */
 struct model_config {
     const struct architecture *architecture;
-    int64_t layers, hidden, intermediate;
+    int64_t layers, hidden, intermediate; /* the last of the MLP, or of each expert */
+    int64_t experts, experts_per_token;   /* 0: one MLP for all tokens */
+    int64_t shared_intermediate;          /* of the expert for all tokens; 0: none */
+    bool normalizes_experts;              /* the weights of those chosen add up to 1 */
     int64_t heads, kv_heads, head_dim;
     int64_t vocabulary;
     int64_t context;                  /* max_position_embeddings */
@@ -62,6 +65,15 @@ void block_linear_name(const struct model_config *config, int64_t layer, int lin
 void block_tensor_name(const struct model_config *config, int64_t layer, const char *part,
                        char name[TENSOR_NAME_SIZE]);
 
+/* How many MLPs a block has: one, or the experts and last the one for all tokens; how wide one of them is; and how many
+ * linears that makes. */
+int block_mlps(const struct model_config *config);
+int64_t block_mlp_width(const struct model_config *config, int mlp);
+int block_linears(const struct model_config *config);
+
+/* How many linears, from this one on, are one tensor. */
+int block_stored_together(const struct model_config *config, int linear);
+
 /* Whether the architecture has the linear, its outputs and inputs (of one that it has not, no outputs), and whether it
  * has a bias. */
 bool block_has_linear(const struct model_config *config, int linear);
@@ -88,13 +100,15 @@ struct norm_weights {
  * when it puts its own in their place. */
 struct block_weights {
     int64_t layer;
-    struct linear_weights linear[BLOCK_LINEARS];
+    struct linear_weights *linear; /* [linears] */
+    int linears;
+    struct linear_weights router, shared_gate; /* dense; without data when there is none */
     struct norm_weights attention_norm, mlp_norm; /* [hidden] */
     struct norm_weights q_norm, k_norm;           /* [head_dim]; data is NULL without them */
 };
 
-/* Whether q, k and v (from LINEAR_Q on) or gate and up (from LINEAR_GATE on) become one linear at run time: dense ones
- * of one dtype, or quantised ones alike. */
+/* Whether q, k and v (from LINEAR_Q on) or gate and up of an MLP (from its gate on) become one linear at run time:
+ * dense ones of one dtype, or quantised ones alike. */
 bool block_can_fuse(const struct model_config *config, const struct block_weights *weights, int first);
 
 /* Find the block's tensors, check their shapes, and unpack what is quantised. */
@@ -118,8 +132,8 @@ bool linear_weights_join(awq_context *context, const struct linear_weights *line
 void joined_weights_clear(awq_context *context, struct joined_weights *joined);
 
 /* A block prepared to run.  Linears that share an input are one where they could be fused: then 'qkv' (rows of q, k,
- * v) stands in for the first three of 'linear', and 'gate_up' (with AWQ_LINEAR_SILU_MUL) for gate and up, which are
- * NULL. */
+ * v) stands in for the first three of 'linear', and 'gate_up' (with AWQ_LINEAR_SILU_MUL) for gate and up of an MLP,
+ * which are NULL. */
 struct norm {
     float *weight;
     float *bias; /* NULL when there is none */
@@ -127,8 +141,11 @@ struct norm {
 
 struct block {
     int64_t layer;
-    awq_linear *qkv, *gate_up;
-    awq_linear *linear[BLOCK_LINEARS];
+    awq_linear *qkv;
+    awq_linear **linear;  /* [linears] */
+    awq_linear **gate_up; /* [mlps] */
+    int linears, mlps;
+    awq_linear *router, *shared_gate; /* NULL when there is none */
     struct norm attention_norm, mlp_norm;
     struct norm q_norm, k_norm; /* NULL without them */
 };
@@ -140,9 +157,9 @@ bool block_create(awq_context *context, const struct model_config *config, const
 void block_clear(awq_context *context, struct block *block);
 
 /* The quantised weights that the block would run with, those of one input as one where they can be fused: at most
- * BLOCK_LINEARS, which are the caller's to destroy. */
+ * block_linears, which are the caller's to destroy. */
 bool block_run_weights(const struct model_config *config, const struct block_weights *weights, bool fuse,
-                       awq_weight *list[BLOCK_LINEARS], size_t *count);
+                       awq_weight **list, size_t *count);
 
 struct model_options {
     bool no_fuse;       /* see block_create */
@@ -255,11 +272,15 @@ bool session_difference(struct session *session, const float *a, const float *b,
 /* The type of activations between linears: F32 on the processor, the model's 16-bit type on a GPU. */
 int32_t activation_dtype(const awq_context *context, const struct model_config *config);
 
-/* Where activations enter linears: the input of q, k, v; of o; of gate and up; of down. */
-enum block_point { POINT_QKV, POINT_O, POINT_GATE_UP, POINT_DOWN, BLOCK_POINTS };
+/* Where activations enter linears: the input of q, k, v; of o; of gate and up, of all MLPs; of down, of the first MLP.
+ * Those of the other MLPs' down follow. */
+enum { POINT_QKV, POINT_O, POINT_GATE_UP, POINT_DOWN, POINT_KINDS };
 
-/* Sees x[rows][inputs] at such a point; a failure ends the pass and is returned. */
-typedef bool (*block_tap)(void *user_data, enum block_point point, const awq_tensor *x);
+int block_points(const struct model_config *config);
+
+/* Sees x[rows][inputs] at such a point; a failure ends the pass and is returned.  An expert's down sees only the tokens
+ * that were sent to it. */
+typedef bool (*block_tap)(void *user_data, int point, const awq_tensor *x);
 
 /* One whole block, in place: hidden += attention(norm(hidden)), then hidden += mlp(norm(hidden)).  'tap' may be
  * NULL. */

@@ -116,7 +116,7 @@ static void amplify_block(struct twin *twin, struct block_weights *weights)
 
 /* ---- block by block */
 
-enum { NORM_TENSORS = 4, BLOCK_TENSORS = NORM_TENSORS + 2 * BLOCK_LINEARS };
+enum { NORM_TENSORS = 4, BLOCK_TENSORS = NORM_TENSORS + 2 * LINEAR_KINDS };
 
 /* The tensors of a block that change; empty views among them. */
 static void list_tensors(struct block_weights *weights, awq_tensor *tensors[BLOCK_TENSORS])
@@ -125,7 +125,7 @@ static void list_tensors(struct block_weights *weights, awq_tensor *tensors[BLOC
     tensors[1] = &weights->attention_norm.bias;
     tensors[2] = &weights->mlp_norm.weight;
     tensors[3] = &weights->mlp_norm.bias;
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+    for (int linear = 0; linear < LINEAR_KINDS; linear++) {
         tensors[NORM_TENSORS + 2 * linear] = &weights->linear[linear].dense;
         tensors[NORM_TENSORS + 2 * linear + 1] = &weights->linear[linear].bias;
     }
@@ -150,7 +150,7 @@ static bool change_block(struct twin *twin, struct block_weights *weights, struc
 static bool write_block(struct twin *twin, int64_t layer)
 {
     struct block_weights weights;
-    struct block_copies copies = {{NULL}, 0};
+    struct block_copies copies = {0};
     if (!block_weights_load(twin->context, twin->source, &twin->config, layer, &weights)) return false;
     bool ok = change_block(twin, &weights, &copies) &&
               output_block(twin->context, twin->writer, &twin->config, 0, &weights, &twin->bytes);
@@ -169,6 +169,7 @@ static bool open_twin(struct twin *twin)
         return false;
     const struct model_config *config = &twin->config;
     if (config->quantization.format) return cli_error("%s: is quantised", options->model);
+    if (config->experts) return cli_error("%s: has experts, which are not supported here", options->model);
     int64_t most = config->hidden > config->intermediate ? config->hidden : config->intermediate;
     int64_t shared = config->kv_heads * config->head_dim;
     twin->factors = calloc((size_t)(most > shared ? most : shared), sizeof *twin->factors);

@@ -21,7 +21,7 @@ struct options {
 };
 
 static const struct options defaults = {
-    .request = {.samples = 128, .length = 512, .settings = {.search_tokens = 1024}},
+    .request = {.samples = 128, .length = 512, .settings = {.search_tokens = 1024, .expert_tokens = 128}},
     .bits = 4,
     .group_size = 128,
 };
@@ -167,6 +167,15 @@ static const struct cli_option table[] = {
      .maximum = 1},
     {CLI_CHOICE, "profile", offsetof(struct options, choice.profile), .argument = "auto|exact|autoawq|llm-awq",
      .help = "Arithmetic: exact, or what AutoAWQ or llm-awq compute, to compare with them."},
+    {CLI_HEADING, "Experts", .offset = 0},
+    {CLI_INT64, "expert-tokens", offsetof(struct options, request.settings.expert_tokens), .argument = "N",
+     .help = "Tokens of the calibration that the router has to send to an expert for it to be calibrated.",
+     .minimum = 1, .maximum = 1e9},
+    {CLI_CHOICE, "expert-fallback", offsetof(struct options, request.settings.expert_fallback),
+     .argument = "rtn|float|stop",
+     .help = "What becomes of an expert that sees fewer: rtn rounds its down projection to nearest (gate and up are "
+             "judged with all experts together), float leaves it as it is, stop ends with an error.  A warning says "
+             "how many."},
     {CLI_HEADING, "Salient channels in FP16", .offset = 0},
     {CLI_DOUBLE, "salient", offsetof(struct options, salient), .argument = "FRACTION",
      .help = "Keep this fraction of each linear's input channels in FP16, at least one, such as 0.01.  The file is "

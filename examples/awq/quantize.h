@@ -15,6 +15,10 @@
 #include "progress.h"
 #include "tokens.h"
 
+/* What becomes of an expert that too few tokens of the calibration were sent to: its down, for which there is nothing
+ * to search scales and ranges with, is rounded to nearest; or all of it stays float; or quantising ends. */
+enum { FALLBACK_RTN, FALLBACK_FLOAT, FALLBACK_STOP };
+
 /* How to quantise. */
 struct quantize_settings {
     awq_quantize_options quantizer; /* bits, group size, symmetry, profile, scale dtype, ranges, rounding, salience */
@@ -27,6 +31,8 @@ struct quantize_settings {
     double smooth_factor;
     int64_t search_tokens;          /* that candidates are tried on, about */
     uint64_t seed;                  /* of the choice of those */
+    int64_t expert_tokens;          /* that an expert has to see to be calibrated; */
+    int expert_fallback;            /* FALLBACK_*: what becomes of it otherwise */
     double salient_scale;           /* of a study: salient channels are multiplied by this and rounded like the others,
                                      * instead of staying in FP16; 0: they stay */
 };
@@ -67,18 +73,25 @@ struct linear_report {
 };
 
 struct block_report {
-    struct group_report group[BLOCK_POINTS];
-    struct linear_report linear[BLOCK_LINEARS];
+    struct group_report *group;   /* [block_points] */
+    struct linear_report *linear; /* [block_linears] */
+    int64_t *expert_tokens;       /* [block_mlps]: of the calibration, that the router sent to each */
+    bool *expert_scarce;          /* [block_mlps]: those were too few */
 };
 
-/* The linears that take the input at 'point', closed by BLOCK_LINEARS. */
-const int *point_linears(enum block_point point);
+bool block_report_create(const struct model_config *config, struct block_report *report);
+void block_report_free(struct block_report *report);
+
+/* How many linears take the input at 'point', and the index'th of them. */
+int point_linears(const struct model_config *config, int point);
+int point_linear(int point, int index);
+int point_of_linear(int linear);
 
 /* How long that input is. */
-int64_t point_inputs(const struct model_config *config, enum block_point point);
+int64_t point_inputs(const struct model_config *config, int point);
 
 /* "q k v", "o", "gate up", "down". */
-const char *point_name(enum block_point point);
+const char *point_name(int point);
 
 /* Quantising one model. */
 struct quantize_job {
@@ -89,7 +102,7 @@ struct quantize_job {
     struct model_config config;
     awq_checkpoint *source;
     awq_checkpoint_writer *writer;
-    bool *excluded;               /* [layers][BLOCK_LINEARS]: linears left as they are, or that there are not */
+    bool *excluded;               /* [layers][block_linears]: linears left as they are, or that there are not */
     struct block_report *reports; /* [layers] */
     struct progress progress;
 
@@ -105,6 +118,12 @@ struct quantize_job {
     uint64_t estimated_bytes, peak_bytes;
     double seconds;
 };
+
+/* Whether a linear is one that is quantised. */
+static inline bool job_quantizes(const struct quantize_job *job, int64_t layer, int linear)
+{
+    return !job->excluded[layer * block_linears(&job->config) + linear];
+}
 
 /* ---- quantize_method.c */
 
@@ -132,12 +151,10 @@ int quantize_model(const struct quantize_request *request, struct scale_summary 
 
 /* ---- quantize_block.c */
 
-enum { BLOCK_COPIES = 32 };
-
 /* Memory of a block's tensors that had to change, and so became copies. */
 struct block_copies {
-    void *memory[BLOCK_COPIES];
-    size_t count;
+    void **memory;
+    size_t count, room;
 };
 
 /* Let *view be a contiguous, writable copy of what it shows, of another dtype perhaps. */
@@ -152,18 +169,18 @@ bool block_quantize(struct quantize_job *job, struct block_weights *weights, str
 
 /* ---- quantize_search.c */
 
-/* What calibration and search found for one block, for each input of linears.  A point where nothing is to be quantised
- * has none of it. */
-struct block_statistics {
-    awq_calibration *calibration[BLOCK_POINTS];
-    awq_search *search[BLOCK_POINTS]; /* finished, over the linears that are quantised; NULL: not searched */
+/* What calibration and search found for one input of linears.  Where nothing is to be quantised, or an expert saw too
+ * few tokens, there is none of it. */
+struct point_statistics {
+    awq_calibration *calibration;
+    awq_search *search; /* finished, over the linears that are quantised; NULL: not searched */
 };
 
-/* Run the calibration windows through the block as it is, and search scales as the settings say.  The activations move
- * on to the block's output, unless they go through quantised blocks. */
-bool block_search(struct quantize_job *job, const struct block_weights *weights, struct block_statistics *statistics,
+/* statistics[block_points]: run the calibration windows through the block as it is, and search scales as the settings
+ * say.  The activations move on to the block's output, unless they go through quantised blocks. */
+bool block_search(struct quantize_job *job, const struct block_weights *weights, struct point_statistics *statistics,
                   struct block_report *report);
-void block_statistics_clear(struct block_statistics *statistics);
+void point_statistics_clear(struct point_statistics *statistics);
 
 /* A part of one block's work, in hundredths: [first, last).  job_part_update is an awq_progress_callback. */
 struct job_part {
@@ -234,7 +251,7 @@ bool output_block(awq_context *context, awq_checkpoint_writer *writer, const str
 /* Whether all are regular expressions; the first that is not is named in 'message'. */
 bool exclude_check(const struct cli_list *patterns, char *message, size_t size);
 
-/* excluded[layers][BLOCK_LINEARS]: whether a pattern is found in the linear's name, or there is no such linear.  A
+/* excluded[layers][block_linears]: whether a pattern is found in the linear's name, or there is no such linear.  A
  * pattern found in none is warned of. */
 bool exclude_linears(const struct cli_list *patterns, const struct model_config *config, bool *excluded);
 
@@ -243,6 +260,9 @@ bool exclude_linears(const struct cli_list *patterns, const struct model_config 
 void report_plan(const struct quantize_job *job);
 void report_block(const struct quantize_job *job, int64_t layer);
 void report_result(const struct quantize_job *job);
+
+/* How many tokens experts saw, and on stderr what became of those that saw too few. */
+void report_experts(const struct quantize_job *job);
 bool report_json(const struct quantize_job *job);
 
 #endif

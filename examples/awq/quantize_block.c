@@ -2,6 +2,7 @@
 #include "quantize.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -11,16 +12,20 @@ struct block_job {
     struct block_weights *weights;
     struct block_copies *copies;
     struct block_report *report;
-    struct block_statistics statistics;
-    float *importance[BLOCK_POINTS]; /* of channels, where salient ones are chosen by activation */
-    float *scales[BLOCK_POINTS];     /* that columns are multiplied by; NULL: none */
-    float *limits;                   /* clipping ranges of the linear at work */
-    int32_t dtypes[BLOCK_LINEARS];   /* of the weights as they were read */
+    struct point_statistics *statistics; /* [points] */
+    struct point_scales *points;         /* [points] */
+    float *limits;                       /* clipping ranges of the linear at work */
+    int32_t *dtypes;                     /* [linears]: of the weights as they were read */
+};
+
+struct point_scales {
+    float *scales;     /* that columns are multiplied by; NULL: none */
+    float *importance; /* of channels, where salient ones are chosen by activation; NULL otherwise */
 };
 
 static bool is_quantized(const struct block_job *block, int linear)
 {
-    return !block->job->excluded[block->weights->layer * BLOCK_LINEARS + linear];
+    return job_quantizes(block->job, block->weights->layer, linear);
 }
 
 static bool fail(const struct block_job *block, awq_status status, const char *what)
@@ -73,13 +78,14 @@ static bool check_block_finite(const struct model_config *config, const struct b
     block_tensor_name(config, weights->layer, config->architecture->mlp_norm, name);
     ok = ok && check_finite(&weights->mlp_norm.weight, name, ".weight") &&
          check_finite(&weights->mlp_norm.bias, name, ".bias");
-    for (int linear = 0; ok && linear < BLOCK_LINEARS; linear++) {
+    for (int linear = 0; ok && linear < weights->linears; linear++) {
         if (!block_has_linear(config, linear)) continue;
         block_linear_name(config, weights->layer, linear, name);
         ok = check_finite(&weights->linear[linear].dense, name, ".weight") &&
              check_finite(&weights->linear[linear].bias, name, ".bias");
     }
-    return ok;
+    block_tensor_name(config, weights->layer, "router", name);
+    return ok && check_finite(&weights->router.dense, name, "") && check_finite(&weights->shared_gate.dense, name, "");
 }
 
 /* ---- tensors that change */
@@ -90,7 +96,13 @@ bool block_copy(awq_context *context, struct block_copies *copies, int32_t dtype
     void *memory = NULL;
     uint64_t size = awq_dtype_size(dtype);
     for (int32_t i = 0; i < view->ndim; i++) size *= (uint64_t)view->shape[i];
-    if (copies->count == BLOCK_COPIES) return cli_error("a block has more than %d copies of tensors", BLOCK_COPIES);
+    if (copies->count == copies->room) {
+        const size_t room = 2 * copies->room + 32;
+        void **more = realloc(copies->memory, room * sizeof *more);
+        if (!more) return cli_error("out of memory");
+        copies->memory = more;
+        copies->room = room;
+    }
     awq_status status = awq_context_allocate(context, size, &memory);
     if (status != AWQ_OK) return cli_library_error(status, "a copy of a tensor");
     copies->memory[copies->count++] = memory;
@@ -104,7 +116,8 @@ bool block_copy(awq_context *context, struct block_copies *copies, int32_t dtype
 void block_copies_free(awq_context *context, struct block_copies *copies)
 {
     for (size_t i = 0; i < copies->count; i++) awq_context_free(context, copies->memory[i]);
-    copies->count = 0;
+    free(copies->memory);
+    memset(copies, 0, sizeof *copies);
 }
 
 /* ---- folding */
@@ -138,7 +151,7 @@ static bool correct_scales(struct block_job *block, const awq_tensor *before, co
     return status == AWQ_OK || fail(block, status, "its scales");
 }
 
-static bool fold_into_norm(struct block_job *block, enum block_point point, const awq_tensor *scales,
+static bool fold_into_norm(struct block_job *block, int point, const awq_tensor *scales,
                            struct norm_weights *norm)
 {
     const int32_t profile = block->job->settings->quantizer.profile;
@@ -153,7 +166,7 @@ static bool fold_into_norm(struct block_job *block, enum block_point point, cons
     if (has_bias && !block_copy(context, block->copies, norm->bias.dtype, &norm->bias)) return false;
     awq_status status = awq_fold_norm(context, scales, &norm->weight, has_bias ? &norm->bias : NULL, &options);
     if (status != AWQ_OK) return fail(block, status, "folding scales into a norm");
-    return profile != AWQ_PROFILE_EXACT || correct_scales(block, &before, &norm->weight, block->scales[point]);
+    return profile != AWQ_PROFILE_EXACT || correct_scales(block, &before, &norm->weight, block->points[point].scales);
 }
 
 /* Rows that will be quantised are kept in single precision until then.  The peers round them to the model's dtype. */
@@ -176,9 +189,9 @@ static bool fold_into_linear(struct block_job *block, int producer, const awq_te
 }
 
 /* A linear that stays as it is but shares an input with searched ones still has to take the scaled input. */
-static bool scale_columns(struct block_job *block, int linear, const float *scales)
+static bool scale_columns(struct block_job *block, awq_tensor *stored, const float *scales)
 {
-    awq_tensor *stored = &block->weights->linear[linear].dense;
+    if (!stored->data) return true;
     int32_t dtype = stored->dtype;
     int64_t rows = stored->shape[0], columns = stored->shape[1];
     if (!block_copy(block->job->host, block->copies, AWQ_F32, stored)) return false;
@@ -188,51 +201,51 @@ static bool scale_columns(struct block_job *block, int linear, const float *scal
     return block_copy(block->job->host, block->copies, dtype, stored);
 }
 
-static bool fold_point(struct block_job *block, enum block_point point)
+/* Into what makes the input of the point. */
+static bool fold_scales(struct block_job *block, int point, const awq_tensor *scales)
 {
     const struct model_config *config = &block->job->config;
-    bool tied = point == POINT_O && config->heads > config->kv_heads;
+    struct block_weights *weights = block->weights;
+    const bool tied = config->heads > config->kv_heads;
+    if (point == POINT_QKV) return fold_into_norm(block, point, scales, &weights->attention_norm);
+    if (point == POINT_O)
+        return fold_into_linear(block, LINEAR_V, scales, tied ? config->heads / config->kv_heads : 0,
+                                tied ? config->head_dim : 0);
+    if (point >= POINT_DOWN) return fold_into_linear(block, mlp_linear(point - POINT_DOWN, LINEAR_UP), scales, 0, 0);
+    return fold_into_norm(block, point, scales, &weights->mlp_norm) &&
+           scale_columns(block, &weights->router.dense, block->points[point].scales) &&
+           scale_columns(block, &weights->shared_gate.dense, block->points[point].scales);
+}
+
+static bool fold_point(struct block_job *block, int point)
+{
+    const struct model_config *config = &block->job->config;
+    const int64_t k = point_inputs(config, point);
     awq_tensor scales;
-    int64_t n, k;
-    bool ok;
     void *memory = NULL;
-    if (!block->statistics.search[point]) return true;
-    block_linear_shape(config, *point_linears(point), &n, &k);
+    if (!block->statistics[point].search) return true;
     awq_status status = awq_context_allocate(block->job->host, (uint64_t)k * sizeof(float), &memory);
     if (status != AWQ_OK) return fail(block, status, "its scales");
-    block->scales[point] = memory;
-    status = awq_search_get_scales(block->statistics.search[point], block->scales[point], k);
+    block->points[point].scales = memory;
+    status = awq_search_get_scales(block->statistics[point].search, block->points[point].scales, k);
     if (status != AWQ_OK) return fail(block, status, "its scales");
-    awq_tensor_init_const_1d(&scales, block->scales[point], AWQ_F32, k);
-    if (point == POINT_QKV)
-        ok = fold_into_norm(block, point, &scales, &block->weights->attention_norm);
-    else if (point == POINT_GATE_UP)
-        ok = fold_into_norm(block, point, &scales, &block->weights->mlp_norm);
-    else if (point == POINT_O)
-        ok = fold_into_linear(block, LINEAR_V, &scales, tied ? config->heads / config->kv_heads : 0,
-                              tied ? config->head_dim : 0);
-    else
-        ok = fold_into_linear(block, LINEAR_UP, &scales, 0, 0);
-    for (const int *linear = point_linears(point); ok && *linear != BLOCK_LINEARS; linear++)
-        if (block_has_linear(config, *linear) && !is_quantized(block, *linear))
-            ok = scale_columns(block, *linear, block->scales[point]);
+    awq_tensor_init_const_1d(&scales, block->points[point].scales, AWQ_F32, k);
+    bool ok = fold_scales(block, point, &scales);
+    for (int i = 0; ok && i < point_linears(config, point); i++) {
+        const int linear = point_linear(point, i);
+        if (!is_quantized(block, linear))
+            ok = scale_columns(block, &block->weights->linear[linear].dense, block->points[point].scales);
+    }
     return ok;
 }
 
 /* ---- clipping and quantising */
 
-static enum block_point point_of(int linear)
-{
-    for (int point = 0; point < BLOCK_POINTS; point++)
-        for (const int *member = point_linears(point); *member != BLOCK_LINEARS; member++)
-            if (*member == linear) return (enum block_point)point;
-    return BLOCK_POINTS;
-}
-
 /* Attention depends on q and k through a softmax, for which the error of a layer's own output is a poor judge. */
 static bool is_clipped(const struct block_job *block, int linear)
 {
-    return block->job->settings->clip && linear != LINEAR_Q && linear != LINEAR_K;
+    return block->job->settings->clip && linear != LINEAR_Q && linear != LINEAR_K &&
+           block->statistics[point_of_linear(linear)].calibration;
 }
 
 static int64_t group_count(const awq_quantize_options *options, int64_t inputs)
@@ -258,7 +271,7 @@ static bool search_clip(struct block_job *block, int linear, const awq_quantize_
     if (status != AWQ_OK) return fail_linear(block, status, linear);
     block->limits = memory;
     awq_tensor_init_2d(limits, memory, AWQ_F32, w->shape[0], groups);
-    const awq_calibration *calibration = block->statistics.calibration[point_of(linear)];
+    const awq_calibration *calibration = block->statistics[point_of_linear(linear)].calibration;
     status = awq_clip_search(job->context, w, calibration, NULL, &options, limits, &result);
     if (status != AWQ_OK) return fail_linear(block, status, linear);
     report->clipped = true;
@@ -335,18 +348,22 @@ static bool quantize_linear(struct block_job *block, int linear)
 {
     struct linear_weights *weights = &block->weights->linear[linear];
     awq_quantize_options options = block->job->settings->quantizer;
-    const float *scales = block->scales[point_of(linear)], *importance = block->importance[point_of(linear)];
+    const struct point_scales *point = &block->points[point_of_linear(linear)];
+    const float *scales = point->scales, *importance = point->importance;
     awq_tensor scale_view, importance_view, limits;
     if (importance) {
         awq_tensor_init_const_1d(&importance_view, importance, AWQ_F32, weights->dense.shape[1]);
         options.importance = &importance_view;
+    } else if (options.salient_rule == AWQ_SALIENT_BY_ACTIVATION) {
+        options.salient_rule = AWQ_SALIENT_BY_WEIGHT; /* of an expert whose activations are not known */
     }
     if (scales) {
         awq_tensor_init_const_1d(&scale_view, scales, AWQ_F32, weights->dense.shape[1]);
         options.input_scale = &scale_view;
         options.flags |= AWQ_QUANTIZE_INPUT_SCALE_FOLDED;
     }
-    options.calibration = block->statistics.calibration[point_of(linear)];
+    options.calibration = block->statistics[point_of_linear(linear)].calibration;
+    if (!options.calibration) options.rounding = AWQ_ROUND_NEAREST; /* of an expert that saw too few tokens */
     if (is_clipped(block, linear)) {
         if (!search_clip(block, linear, &options, &limits)) return false;
         options.clip = &limits;
@@ -362,9 +379,9 @@ static bool find_importance(struct block_job *block)
 {
     const awq_quantize_options *quantizer = &block->job->settings->quantizer;
     if (quantizer->salient_fraction == 0 || quantizer->salient_rule != AWQ_SALIENT_BY_ACTIVATION) return true;
-    for (int point = 0; point < BLOCK_POINTS; point++) {
-        const awq_calibration *calibration = block->statistics.calibration[point];
-        if (calibration && !salient_importance(block->job->host, calibration, &block->importance[point]))
+    for (int point = 0; point < block_points(&block->job->config); point++) {
+        const awq_calibration *calibration = block->statistics[point].calibration;
+        if (calibration && !salient_importance(block->job->host, calibration, &block->points[point].importance))
             return false;
     }
     return true;
@@ -377,9 +394,10 @@ static bool quantize_linears(struct block_job *block)
 {
     struct job_part part = {block->job, block->weights->layer, SEARCHED_PART, QUANTIZED_PART};
     progress_note(&block->job->progress, "layer %lld: rounding", (long long)block->weights->layer);
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+    const int linears = block->weights->linears;
+    for (int linear = 0; linear < linears; linear++) {
         if (is_quantized(block, linear) && !quantize_linear(block, linear)) return false;
-        if (job_part_update(&part, (uint64_t)linear + 1, BLOCK_LINEARS)) return cli_error("interrupted");
+        if (job_part_update(&part, (uint64_t)linear + 1, (uint64_t)linears)) return cli_error("interrupted");
     }
     return true;
 }
@@ -396,22 +414,40 @@ static bool advance_quantized(struct block_job *block)
     return ok;
 }
 
+static bool block_job_create(struct block_job *block)
+{
+    const size_t points = (size_t)block_points(&block->job->config), linears = (size_t)block->weights->linears;
+    block->statistics = calloc(points, sizeof *block->statistics);
+    block->points = calloc(points, sizeof *block->points);
+    block->dtypes = calloc(linears, sizeof *block->dtypes);
+    if (!block->statistics || !block->points || !block->dtypes) return cli_error("out of memory");
+    for (size_t i = 0; i < linears; i++) block->dtypes[i] = block->weights->linear[i].dense.dtype;
+    return true;
+}
+
+static void block_job_clear(struct block_job *block)
+{
+    awq_context *context = block->job->host;
+    for (int point = 0; point < block_points(&block->job->config); point++) {
+        if (block->points) awq_context_free(context, block->points[point].importance);
+        if (block->points) awq_context_free(context, block->points[point].scales);
+        if (block->statistics) point_statistics_clear(&block->statistics[point]);
+    }
+    awq_context_free(context, block->limits);
+    free(block->statistics);
+    free(block->points);
+    free(block->dtypes);
+}
+
 bool block_quantize(struct quantize_job *job, struct block_weights *weights, struct block_copies *copies,
                     struct block_report *report)
 {
+    const bool calibrates = quantize_calibrates(job->request);
     struct block_job block = {.job = job, .weights = weights, .copies = copies, .report = report};
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++) block.dtypes[linear] = weights->linear[linear].dense.dtype;
-    bool ok = check_block_finite(&job->config, weights) &&
-              (!quantize_calibrates(job->request) || block_search(job, weights, &block.statistics, report)) &&
-              find_importance(&block);
-    for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = fold_point(&block, (enum block_point)point);
+    bool ok = block_job_create(&block) && check_block_finite(&job->config, weights) &&
+              (!calibrates || block_search(job, weights, block.statistics, report)) && find_importance(&block);
+    for (int point = 0; ok && point < block_points(&job->config); point++) ok = fold_point(&block, point);
     ok = ok && quantize_linears(&block);
-    awq_context_free(job->host, block.limits);
-    for (int point = 0; point < BLOCK_POINTS; point++) {
-        awq_context_free(job->host, block.importance[point]);
-        awq_context_free(job->host, block.scales[point]);
-    }
-    block_statistics_clear(&block.statistics);
-    return ok &&
-           (!quantize_calibrates(job->request) || !job->settings->through_quantized || advance_quantized(&block));
+    block_job_clear(&block);
+    return ok && (!calibrates || !job->settings->through_quantized || advance_quantized(&block));
 }

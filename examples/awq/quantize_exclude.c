@@ -37,10 +37,11 @@ static bool mark(const struct model_config *config, const pcre2_code *code, cons
     bool ok = true;
     pcre2_match_data *match = pcre2_match_data_create_from_pattern(code, NULL);
     if (!match) return cli_error("out of memory");
-    for (int64_t i = 0; ok && i < config->layers * BLOCK_LINEARS; i++) {
+    const int linears = block_linears(config);
+    for (int64_t i = 0; ok && i < config->layers * linears; i++) {
         char name[TENSOR_NAME_SIZE];
-        if (!block_has_linear(config, (int)(i % BLOCK_LINEARS))) continue;
-        block_linear_name(config, i / BLOCK_LINEARS, (int)(i % BLOCK_LINEARS), name);
+        if (!block_has_linear(config, (int)(i % linears))) continue;
+        block_linear_name(config, i / linears, (int)(i % linears), name);
         int result = pcre2_match(code, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL);
         if (result < 0 && result != PCRE2_ERROR_NOMATCH)
             ok = cli_error("--exclude '%s': it takes too long to match against %s", pattern, name);
@@ -55,8 +56,8 @@ static bool mark(const struct model_config *config, const pcre2_code *code, cons
 bool exclude_linears(const struct cli_list *patterns, const struct model_config *config, bool *excluded)
 {
     bool ok = true;
-    for (int64_t i = 0; i < config->layers * BLOCK_LINEARS; i++)
-        excluded[i] = !block_has_linear(config, (int)(i % BLOCK_LINEARS));
+    const int linears = block_linears(config);
+    for (int64_t i = 0; i < config->layers * linears; i++) excluded[i] = !block_has_linear(config, (int)(i % linears));
     for (size_t i = 0; ok && i < patterns->count; i++) {
         char message[512];
         int64_t found = 0;

@@ -36,12 +36,12 @@ static struct shapes add_shapes(const struct quantize_job *job)
 {
     struct shapes shapes = {0};
     int64_t size = job->settings->quantizer.group_size;
-    for (int point = 0; point < BLOCK_POINTS; point++) {
-        uint64_t inputs = (uint64_t)point_inputs(&job->config, (enum block_point)point), weights = 0;
+    for (int point = 0; point < block_points(&job->config); point++) {
+        uint64_t inputs = (uint64_t)point_inputs(&job->config, point), weights = 0;
         uint64_t group = size > 0 && (uint64_t)size < inputs ? (uint64_t)size : inputs;
-        for (const int *linear = point_linears((enum block_point)point); *linear != BLOCK_LINEARS; linear++) {
+        for (int i = 0; i < point_linears(&job->config, point); i++) {
             int64_t n, k;
-            block_linear_shape(&job->config, *linear, &n, &k);
+            block_linear_shape(&job->config, point_linear(point, i), &n, &k);
             weights += (uint64_t)(n * k);
             shapes.largest_linear = larger(shapes.largest_linear, (uint64_t)(n * k));
         }
@@ -72,8 +72,8 @@ static uint64_t refine_bytes(const struct quantize_job *job, const struct shapes
     uint64_t bytes = shapes->largest_linear + shapes->widest * REFINE_TASKS * REFINE_COLUMN_BYTES;
     if (quantizer->range == AWQ_RANGE_MINMAX && quantizer->rounding == AWQ_ROUND_NEAREST) return 0;
     if (quantizer->rounding == AWQ_ROUND_NEAREST) return bytes;
-    for (int point = 0; point < BLOCK_POINTS; point++) {
-        uint64_t inputs = (uint64_t)point_inputs(&job->config, (enum block_point)point);
+    for (int point = 0; point < block_points(&job->config); point++) {
+        uint64_t inputs = (uint64_t)point_inputs(&job->config, point);
         squares += inputs * inputs;
     }
     return bytes + squares * (sizeof(double) + sizeof(float)) + widest * sizeof(double);
@@ -108,9 +108,9 @@ uint64_t estimate_memory(const struct quantize_job *job)
     uint64_t hidden = (uint64_t)(job->windows.rows * job->windows.columns * job->config.hidden) * sizeof(float);
     uint64_t samples = (uint64_t)(sampled_rows(job) + 1);
     uint64_t statistics = shapes.inputs * (samples * sizeof(float) + 5 * sizeof(double));
-    statistics += BLOCK_POINTS * ROW_BYTES * samples;
+    statistics += (uint64_t)block_points(&job->config) * ROW_BYTES * samples;
     /* Folding into v and up makes F32 copies of them. */
-    uint64_t folded = sizeof(float) * 2 * shapes.largest_linear;
+    uint64_t folded = sizeof(float) * (1 + (uint64_t)block_mlps(&job->config)) * shapes.largest_linear;
     if (job->settings->clip) rounding += clip_bytes(&shapes);
     rounding += refine_bytes(job, &shapes);
     /* Weights that are not rounded are copies, one of them F32 while it is scaled. */

@@ -11,7 +11,7 @@ static bool create_writer(struct quantize_job *job)
     awq_checkpoint_writer_options options;
     awq_struct_init(&options, sizeof options);
     options.flags = job->request->replace ? AWQ_WRITER_REPLACE : 0;
-    const int64_t linears = BLOCK_LINEARS * job->config.layers;
+    const int64_t linears = block_linears(&job->config) * job->config.layers;
     options.expected_tensors = awq_checkpoint_count(job->source) + (MAX_PLANES - 1) * linears;
     awq_status status = awq_checkpoint_writer_create(job->host, job->request->out, &options, &job->writer);
     return status == AWQ_OK || cli_library_error(status, "%s", job->request->out);
@@ -49,10 +49,12 @@ static bool open_model(struct quantize_job *job)
     awq_status status = awq_checkpoint_open(job->host, directory, &job->source);
     if (status != AWQ_OK) return cli_library_error(status, "%s", directory);
     if (!check_tensors(job)) return false;
-    size_t linears = (size_t)(job->config.layers * BLOCK_LINEARS);
+    size_t linears = (size_t)(job->config.layers * block_linears(&job->config));
     job->excluded = calloc(linears, sizeof *job->excluded);
     job->reports = calloc((size_t)job->config.layers, sizeof *job->reports);
     if (!job->excluded || !job->reports) return cli_error("out of memory");
+    for (int64_t layer = 0; layer < job->config.layers; layer++)
+        if (!block_report_create(&job->config, &job->reports[layer])) return cli_error("out of memory");
     if (!exclude_linears(&job->request->exclude, &job->config, job->excluded)) return false;
     return !memchr(job->excluded, false, linears) ? cli_error("--exclude leaves no linear to quantise") : true;
 }
@@ -60,7 +62,7 @@ static bool open_model(struct quantize_job *job)
 /* The linears from 'first' on that are stored together, rounded plainly and packed. */
 static bool try_stored(const struct quantize_job *job, const struct block_weights *weights, int first)
 {
-    const int count = architecture_stored_together(job->config.architecture, first);
+    const int count = block_stored_together(&job->config, first);
     awq_quantize_options quantizer = job->settings->quantizer;
     struct joined_weights joined;
     awq_weight *weight = NULL;
@@ -85,10 +87,10 @@ static bool try_layout(const struct quantize_job *job)
     struct block_weights weights;
     if (job->settings->layout == 0) return true;
     bool ok = block_weights_load(job->host, job->source, &job->config, 0, &weights);
-    for (int i = 0; ok && i < BLOCK_LINEARS; i += architecture_stored_together(job->config.architecture, i)) {
+    for (int i = 0; ok && i < weights.linears; i += block_stored_together(&job->config, i)) {
         bool used = false;
         for (int64_t layer = 0; layer < job->config.layers; layer++)
-            used = used || !job->excluded[layer * BLOCK_LINEARS + i];
+            used = used || job_quantizes(job, layer, i);
         if (used) ok = try_stored(job, &weights, i);
     }
     block_weights_clear(&weights);
@@ -157,7 +159,7 @@ static bool quantize_blocks(struct quantize_job *job)
 {
     for (int64_t layer = 0; layer < job->config.layers; layer++) {
         struct block_weights weights;
-        struct block_copies copies = {{NULL}, 0};
+        struct block_copies copies = {0};
         struct job_part whole = {job, layer, 0, 100};
         if (!block_weights_load(job->host, job->source, &job->config, layer, &weights)) return false;
         bool ok = block_quantize(job, &weights, &copies, &job->reports[layer]) &&
@@ -220,6 +222,7 @@ static bool quantize(struct quantize_job *job)
     if (!ok || !finish(job)) return false;
     job->seconds = cli_seconds() - start;
     if (!add_peaks(job)) return false;
+    report_experts(job);
     if (request->json) return report_json(job);
     if (!request->quiet) report_result(job);
     return true;
@@ -228,7 +231,7 @@ static bool quantize(struct quantize_job *job)
 static void summarize(const struct quantize_job *job, struct scale_summary *summary)
 {
     for (int64_t layer = 0; layer < job->config.layers; layer++)
-        for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        for (int linear = 0; linear < block_linears(&job->config); linear++) {
             const struct linear_report *report = &job->reports[layer].linear[linear];
             summary->groups += report->groups;
             summary->changed += report->changed_scales;
@@ -246,6 +249,7 @@ int quantize_model(const struct quantize_request *request, struct scale_summary 
     free(job.counts);
     token_rows_free(&job.windows);
     free(job.excluded);
+    for (int64_t layer = 0; job.reports && layer < job.config.layers; layer++) block_report_free(&job.reports[layer]);
     free(job.reports);
     awq_checkpoint_writer_destroy(job.writer);
     awq_checkpoint_destroy(job.source);

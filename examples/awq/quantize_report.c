@@ -57,9 +57,29 @@ void report_plan(const struct quantize_job *job)
     fflush(stdout);
 }
 
-static void count_clipped(const struct block_report *report, int64_t *clipped, int64_t *groups)
+bool block_report_create(const struct model_config *config, struct block_report *report)
 {
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+    const size_t mlps = (size_t)block_mlps(config);
+    report->group = calloc((size_t)block_points(config), sizeof *report->group);
+    report->linear = calloc((size_t)block_linears(config), sizeof *report->linear);
+    report->expert_tokens = calloc(mlps, sizeof *report->expert_tokens);
+    report->expert_scarce = calloc(mlps, sizeof *report->expert_scarce);
+    return report->group && report->linear && report->expert_tokens && report->expert_scarce;
+}
+
+void block_report_free(struct block_report *report)
+{
+    free(report->group);
+    free(report->linear);
+    free(report->expert_tokens);
+    free(report->expert_scarce);
+    memset(report, 0, sizeof *report);
+}
+
+static void count_clipped(const struct model_config *config, const struct block_report *report, int64_t *clipped,
+                          int64_t *groups)
+{
+    for (int linear = 0; linear < block_linears(config); linear++) {
         if (!report->linear[linear].clipped) continue;
         *clipped += report->linear[linear].clipped_groups;
         *groups += report->linear[linear].groups;
@@ -72,27 +92,28 @@ void report_block(const struct quantize_job *job, int64_t layer)
     int64_t clipped = 0, groups = 0;
     progress_clear();
     printf("layer %-6" PRId64, layer);
-    for (int point = 0; point < BLOCK_POINTS; point++) {
+    for (int point = 0; point < (job->config.experts ? POINT_DOWN : POINT_KINDS); point++) {
         const struct group_report *group = &report->group[point];
         if (group->searched)
-            printf(" %s %.2f (%+.1f %%) ", point_name((enum block_point)point), group->alpha,
+            printf(" %s %.2f (%+.1f %%) ", point_name(point), group->alpha,
                    -percent_less(group->loss_identity, group->loss));
     }
-    count_clipped(report, &clipped, &groups);
+    count_clipped(&job->config, report, &clipped, &groups);
     if (groups) printf(" %.1f %% clipped", percent_of(clipped, groups));
     putchar('\n');
     fflush(stdout);
 }
 
-/* One line: the linears that share an input, over all layers. */
-static void print_group(const struct quantize_job *job, enum block_point point)
+/* One line: the linears that share an input, over all layers and experts. */
+static void print_group(const struct quantize_job *job, int kind)
 {
-    static const char *const judged_by[BLOCK_POINTS] = {
+    static const char *const judged_by[POINT_KINDS] = {
         [POINT_QKV] = "attention", [POINT_O] = "own output", [POINT_GATE_UP] = "MLP", [POINT_DOWN] = "own output"};
     double alpha = 0, lowest = 1, highest = 0, loss = 0, identity = 0;
     int64_t searched = 0;
-    for (int64_t layer = 0; layer < job->config.layers; layer++) {
-        const struct group_report *group = &job->reports[layer].group[point];
+    const int last = kind < POINT_DOWN ? kind : block_points(&job->config) - 1, points = last - kind + 1;
+    for (int64_t i = 0; i < job->config.layers * points; i++) {
+        const struct group_report *group = &job->reports[i / points].group[kind + i % points];
         if (!group->searched) continue;
         searched++;
         alpha += group->alpha;
@@ -102,9 +123,30 @@ static void print_group(const struct quantize_job *job, enum block_point point)
         identity += group->loss_identity;
     }
     if (!searched) return;
-    printf("%-12s %-12s %.2f (%.2f to %.2f)   %-12.4g %-12.4g %5.1f %%\n", point_name(point), judged_by[point],
+    printf("%-12s %-12s %.2f (%.2f to %.2f)   %-12.4g %-12.4g %5.1f %%\n", point_name(kind), judged_by[kind],
            alpha / (double)searched, lowest, highest, identity / (double)searched, loss / (double)searched,
            percent_less(identity, loss));
+}
+
+void report_experts(const struct quantize_job *job)
+{
+    static const char *const become[] = {[FALLBACK_RTN] = "their down projections are rounded to nearest",
+                                         [FALLBACK_FLOAT] = "they stay as they are"};
+    const int64_t experts = job->config.experts * job->config.layers;
+    int64_t least = INT64_MAX, scarce = 0;
+    if (!experts || !quantize_calibrates(job->request)) return;
+    for (int64_t i = 0; i < experts; i++) {
+        const struct block_report *report = &job->reports[i / job->config.experts];
+        const int64_t tokens = report->expert_tokens[i % job->config.experts];
+        least = tokens < least ? tokens : least;
+        scarce += report->expert_scarce[i % job->config.experts];
+    }
+    if (!job->request->quiet && !job->request->json)
+        printf("experts      each saw at least %s tokens\n", cli_count(least).text);
+    if (scarce)
+        cli_warning("%s of %s experts saw fewer than %s tokens of the calibration: %s", cli_count(scarce).text,
+                    cli_count(experts).text, cli_count(job->settings->expert_tokens).text,
+                    become[job->settings->expert_fallback]);
 }
 
 static void print_rounding(const struct quantize_job *job)
@@ -112,8 +154,8 @@ static void print_rounding(const struct quantize_job *job)
     int64_t quantized = 0, clipped = 0, groups = 0, total = 0;
     uint64_t clamped = 0;
     for (int64_t layer = 0; layer < job->config.layers; layer++) {
-        count_clipped(&job->reports[layer], &clipped, &groups);
-        for (int linear = 0; linear < BLOCK_LINEARS; linear++) {
+        count_clipped(&job->config, &job->reports[layer], &clipped, &groups);
+        for (int linear = 0; linear < block_linears(&job->config); linear++) {
             total += block_has_linear(&job->config, linear);
             quantized += job->reports[layer].linear[linear].quantized;
             clamped += job->reports[layer].linear[linear].clamped_scales;
@@ -131,7 +173,7 @@ void report_result(const struct quantize_job *job)
     if (job->settings->search) {
         printf("\nlinears      judged by    alpha                 error of     with scales  less\n");
         printf("                          mean (range)          rounding\n");
-        for (int point = 0; point < BLOCK_POINTS; point++) print_group(job, (enum block_point)point);
+        for (int kind = 0; kind < POINT_KINDS; kind++) print_group(job, kind);
         putchar('\n');
     }
     print_rounding(job);
@@ -161,7 +203,7 @@ static json_t *linear_json(const struct model_config *config, int64_t layer, int
     return json;
 }
 
-static json_t *group_json(enum block_point point, const struct group_report *report)
+static json_t *group_json(int point, const struct group_report *report)
 {
     return json_pack("{s:s, s:f, s:s, s:f, s:f}", "linears", point_name(point), "alpha", report->alpha, "scales",
                      scale_names[report->scales], "loss", report->loss, "loss_identity", report->loss_identity);
@@ -170,13 +212,19 @@ static json_t *group_json(enum block_point point, const struct group_report *rep
 static json_t *layer_json(const struct model_config *config, int64_t layer, const struct block_report *report)
 {
     json_t *groups = json_array(), *linears = json_array();
-    for (int point = 0; point < BLOCK_POINTS; point++)
+    for (int point = 0; point < block_points(config); point++)
         if (report->group[point].searched)
-            json_array_append_new(groups, group_json((enum block_point)point, &report->group[point]));
-    for (int linear = 0; linear < BLOCK_LINEARS; linear++)
+            json_array_append_new(groups, group_json(point, &report->group[point]));
+    for (int linear = 0; linear < block_linears(config); linear++)
         if (block_has_linear(config, linear))
             json_array_append_new(linears, linear_json(config, layer, linear, &report->linear[linear]));
-    return json_pack("{s:I, s:o, s:o}", "layer", (json_int_t)layer, "searches", groups, "linears", linears);
+    json_t *json = json_pack("{s:I, s:o, s:o}", "layer", (json_int_t)layer, "searches", groups, "linears", linears);
+    json_t *experts = config->experts ? json_array() : NULL;
+    for (int mlp = 0; mlp < config->experts; mlp++)
+        json_array_append_new(experts, json_pack("{s:I, s:b}", "tokens", (json_int_t)report->expert_tokens[mlp],
+                                                 "calibrated", !report->expert_scarce[mlp]));
+    if (json && experts) json_object_set_new(json, "experts", experts);
+    return json;
 }
 
 bool report_json(const struct quantize_job *job)

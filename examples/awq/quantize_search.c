@@ -10,29 +10,39 @@
 
 #include "cli.h"
 
-static const int linears_of_point[BLOCK_POINTS][4] = {
-    [POINT_QKV] = {LINEAR_Q, LINEAR_K, LINEAR_V, BLOCK_LINEARS},
-    [POINT_O] = {LINEAR_O, BLOCK_LINEARS},
-    [POINT_GATE_UP] = {LINEAR_GATE, LINEAR_UP, BLOCK_LINEARS},
-    [POINT_DOWN] = {LINEAR_DOWN, BLOCK_LINEARS},
-};
-
-static const char *const point_names[BLOCK_POINTS] = {
+static const char *const point_names[POINT_KINDS] = {
     [POINT_QKV] = "q k v", [POINT_O] = "o", [POINT_GATE_UP] = "gate up", [POINT_DOWN] = "down",
 };
 
 /* Hundredths of a block's work that are done after the pass, and after the search at each point. */
 enum { PASS_PART = 10 };
-static const int search_parts[BLOCK_POINTS + 1] = {PASS_PART, 40, 45, 80, 85};
+static const int search_parts[POINT_KINDS + 1] = {PASS_PART, 40, 45, 80, 85};
 
-const int *point_linears(enum block_point point)
+int point_linears(const struct model_config *config, int point)
 {
-    return linears_of_point[point];
+    return point == POINT_QKV ? 3 : point == POINT_GATE_UP ? 2 * block_mlps(config) : 1;
 }
 
-const char *point_name(enum block_point point)
+int point_linear(int point, int index)
 {
-    return point_names[point];
+    if (point == POINT_QKV) return LINEAR_Q + index;
+    if (point == POINT_GATE_UP) return mlp_linear(index / 2, LINEAR_GATE + index % 2);
+    return point == POINT_O ? LINEAR_O : mlp_linear(point - POINT_DOWN, LINEAR_DOWN);
+}
+
+int point_of_linear(int linear)
+{
+    static const int points[LINEAR_KINDS] = {
+        [LINEAR_Q] = POINT_QKV, [LINEAR_K] = POINT_QKV, [LINEAR_V] = POINT_QKV, [LINEAR_O] = POINT_O,
+        [LINEAR_GATE] = POINT_GATE_UP, [LINEAR_UP] = POINT_GATE_UP, [LINEAR_DOWN] = POINT_DOWN,
+    };
+    const int kind = linear_kind(linear);
+    return points[kind] + (kind == LINEAR_DOWN ? linear_mlp(linear) : 0);
+}
+
+const char *point_name(int point)
+{
+    return point_names[point < POINT_DOWN ? point : POINT_DOWN];
 }
 
 int32_t job_part_update(void *user_data, uint64_t done, uint64_t total)
@@ -78,7 +88,7 @@ bool job_forward(struct quantize_job *job, const struct block *block, bool advan
 struct searcher {
     struct quantize_job *job;
     const struct block_weights *weights;
-    struct block_statistics *statistics;
+    struct point_statistics *statistics; /* [points] */
     struct block_report *report;
     struct block floats; /* the block as it is, its linears apart */
 
@@ -91,32 +101,32 @@ struct searcher {
 
 static bool is_quantized(const struct searcher *searcher, int linear)
 {
-    return !searcher->job->excluded[searcher->weights->layer * BLOCK_LINEARS + linear];
+    return job_quantizes(searcher->job, searcher->weights->layer, linear);
 }
 
-static bool any_quantized(const struct searcher *searcher, enum block_point point)
+static bool any_quantized(const struct searcher *searcher, int point)
 {
-    for (const int *linear = point_linears(point); *linear != BLOCK_LINEARS; linear++)
-        if (is_quantized(searcher, *linear)) return true;
+    for (int i = 0; i < point_linears(&searcher->job->config, point); i++)
+        if (is_quantized(searcher, point_linear(point, i))) return true;
     return false;
 }
 
-static bool is_searched(const struct searcher *searcher, enum block_point point)
+static bool is_searched(const struct searcher *searcher, int point)
 {
     const struct model_config *config = &searcher->job->config;
     const struct quantize_settings *settings = searcher->job->settings;
-    if (!settings->search || !any_quantized(searcher, point)) return false;
-    if (point == POINT_DOWN) return block_scales_pass(config);
+    if (!settings->search || !searcher->statistics[point].calibration || !any_quantized(searcher, point)) return false;
+    if (point >= POINT_DOWN) return block_scales_pass(config);
     if (point != POINT_O) return true;
     /* The peers scale o only where it has as many inputs as v has outputs. */
     bool can_tie = settings->quantizer.profile == AWQ_PROFILE_EXACT;
     return settings->scale_output && (can_tie || config->heads == config->kv_heads);
 }
 
-int64_t point_inputs(const struct model_config *config, enum block_point point)
+int64_t point_inputs(const struct model_config *config, int point)
 {
     int64_t n, k;
-    block_linear_shape(config, *point_linears(point), &n, &k);
+    block_linear_shape(config, point_linear(point, 0), &n, &k);
     return k;
 }
 
@@ -184,10 +194,11 @@ static bool keep_normed(struct searcher *searcher, const awq_tensor *x)
     return true;
 }
 
-static bool observe(void *user_data, enum block_point point, const awq_tensor *x)
+static bool observe(void *user_data, int point, const awq_tensor *x)
 {
     struct searcher *searcher = user_data;
-    awq_calibration *calibration = searcher->statistics->calibration[point];
+    awq_calibration *calibration = searcher->statistics[point].calibration;
+    if (point >= POINT_DOWN) searcher->report->expert_tokens[point - POINT_DOWN] += x->shape[0];
     if (point == POINT_QKV && !keep_normed(searcher, x)) return false;
     if (!calibration) return true;
     awq_status status = awq_calibration_observe(calibration, x);
@@ -203,10 +214,10 @@ static bool create_calibrations(struct searcher *searcher)
     options.sample_rows = sampled_rows(job);
     options.flags = job->settings->quantizer.rounding != AWQ_ROUND_NEAREST ? AWQ_CALIBRATION_GRAM : 0;
     options.seed = job->settings->seed;
-    for (int point = 0; point < BLOCK_POINTS; point++) {
+    for (int point = 0; point < block_points(&job->config); point++) {
         if (!any_quantized(searcher, point)) continue;
         awq_status status = awq_calibration_create(job->context, point_inputs(&job->config, point), &options,
-                                                   &searcher->statistics->calibration[point]);
+                                                   &searcher->statistics[point].calibration);
         if (status != AWQ_OK) return cli_library_error(status, "statistics of the input of %s", point_name(point));
     }
     return true;
@@ -228,7 +239,8 @@ static bool mean_squared_difference(const struct searcher *searcher, int64_t row
 
 struct trial {
     struct searcher *searcher;
-    int linears[BLOCK_LINEARS]; /* that candidates are given for */
+    int *linears;               /* that candidates are given for */
+    awq_linear **block_linears; /* of the block, with candidates among them */
     awq_tensor x;               /* normalised input [rows][hidden] */
     bool attention; /* or the MLP */
     bool failed;    /* and said why */
@@ -276,21 +288,22 @@ static int32_t trial_loss(void *user_data, size_t count, const awq_tensor *const
 {
     struct trial *trial = user_data;
     struct block block = trial->searcher->floats;
-    awq_linear *made[BLOCK_LINEARS] = {NULL};
     bool ok = true;
-    for (size_t i = 0; ok && i < count; i++) {
-        ok = create_linear(trial->searcher, trial->linears[i], candidates[i], &made[i]);
-        block.linear[trial->linears[i]] = made[i];
-    }
+    size_t made = 0;
+    memcpy(trial->block_linears, block.linear, (size_t)block.linears * sizeof(awq_linear *));
+    block.linear = trial->block_linears;
+    for (; ok && made < count; made += ok)
+        ok = create_linear(trial->searcher, trial->linears[made], candidates[made],
+                           &block.linear[trial->linears[made]]);
     ok = ok && run_half(trial, &block, trial->searcher->output) &&
          mean_squared_difference(trial->searcher, trial->x.shape[0], loss);
-    for (size_t i = 0; i < count; i++) awq_linear_destroy(made[i]);
+    for (size_t i = 0; i < made; i++) awq_linear_destroy(block.linear[trial->linears[i]]);
     trial->failed = !ok;
     return ok ? 0 : 1;
 }
 
 /* Whether candidates at this point are judged by half a block, and then by which input and float output. */
-static bool prepare_trial(struct trial *trial, enum block_point point, bool *used)
+static bool prepare_trial(struct trial *trial, int point, bool *used)
 {
     struct searcher *searcher = trial->searcher;
     *used = point == POINT_QKV || point == POINT_GATE_UP;
@@ -300,7 +313,7 @@ static bool prepare_trial(struct trial *trial, enum block_point point, bool *use
         trial->x = searcher->normed;
     } else {
         awq_context *context = searcher->job->context;
-        awq_status status = awq_calibration_get_samples(searcher->statistics->calibration[point], &trial->x);
+        awq_status status = awq_calibration_get_samples(searcher->statistics[point].calibration, &trial->x);
         if (status != AWQ_OK) return cli_library_error(status, "sampled tokens");
         if (!tensor_bring(context, "sampled tokens", activation_dtype(context, &searcher->job->config), &trial->x,
                           &searcher->samples))
@@ -311,15 +324,16 @@ static bool prepare_trial(struct trial *trial, enum block_point point, bool *use
 
 /* ---- searching */
 
-static bool run_search(const struct searcher *searcher, enum block_point point, awq_search *search, struct trial *trial)
+static bool run_search(const struct searcher *searcher, int point, awq_search *search, struct trial *trial)
 {
     size_t count = 0;
     awq_status status = AWQ_OK;
     awq_search_result result;
-    for (const int *linear = point_linears(point); status == AWQ_OK && *linear != BLOCK_LINEARS; linear++) {
-        if (!is_quantized(searcher, *linear)) continue;
-        trial->linears[count++] = *linear;
-        status = awq_search_add_weight(search, &searcher->weights->linear[*linear].dense);
+    for (int i = 0; status == AWQ_OK && i < point_linears(&searcher->job->config, point); i++) {
+        const int linear = point_linear(point, i);
+        if (!is_quantized(searcher, linear)) continue;
+        trial->linears[count++] = linear;
+        status = awq_search_add_weight(search, &searcher->weights->linear[linear].dense);
     }
     if (status == AWQ_OK) status = awq_search_run(search);
     if (trial->failed) return false;
@@ -333,11 +347,12 @@ static bool run_search(const struct searcher *searcher, enum block_point point, 
     return true;
 }
 
-static bool search_point(struct searcher *searcher, enum block_point point)
+static bool search_point(struct searcher *searcher, int point)
 {
     struct quantize_job *job = searcher->job;
     const struct model_config *config = &job->config;
-    struct job_part part = {job, searcher->weights->layer, search_parts[point], search_parts[point + 1]};
+    const int kind = point < POINT_DOWN ? point : POINT_DOWN;
+    struct job_part part = {job, searcher->weights->layer, search_parts[kind], search_parts[kind + 1]};
     struct trial trial = {.searcher = searcher};
     bool use_trial;
     awq_search_options options;
@@ -356,10 +371,16 @@ static bool search_point(struct searcher *searcher, enum block_point point)
         options.tie_width = config->head_dim;
     }
     progress_note(&job->progress, "layer %lld: scales of %s", (long long)searcher->weights->layer, point_name(point));
-    awq_search **search = &searcher->statistics->search[point];
-    awq_status status = awq_search_create(job->context, searcher->statistics->calibration[point], &options, search);
+    awq_search **search = &searcher->statistics[point].search;
+    awq_status status = awq_search_create(job->context, searcher->statistics[point].calibration, &options, search);
     if (status != AWQ_OK) return cli_library_error(status, "scales of %s", point_name(point));
-    return run_search(searcher, point, *search, &trial);
+    trial.linears = calloc((size_t)searcher->floats.linears, sizeof *trial.linears);
+    trial.block_linears = calloc((size_t)searcher->floats.linears, sizeof *trial.block_linears);
+    bool ok = ((trial.linears && trial.block_linears) || cli_error("out of memory")) &&
+              run_search(searcher, point, *search, &trial);
+    free(trial.linears);
+    free(trial.block_linears);
+    return ok;
 }
 
 static void searcher_clear(struct searcher *searcher)
@@ -372,7 +393,27 @@ static void searcher_clear(struct searcher *searcher)
     block_clear(context, &searcher->floats);
 }
 
-bool block_search(struct quantize_job *job, const struct block_weights *weights, struct block_statistics *statistics,
+/* Let go of what was seen of experts that saw too little. */
+static bool settle_experts(struct searcher *searcher)
+{
+    struct quantize_job *job = searcher->job;
+    const int64_t layer = searcher->weights->layer, least = job->settings->expert_tokens;
+    for (int mlp = 0; mlp < job->config.experts; mlp++) {
+        const int64_t tokens = searcher->report->expert_tokens[mlp];
+        bool *excluded = job->excluded + layer * block_linears(&job->config) + mlp_linear(mlp, LINEAR_GATE);
+        if (tokens >= least || (excluded[0] && excluded[1] && excluded[2])) continue;
+        if (job->settings->expert_fallback == FALLBACK_STOP)
+            return cli_error("layer %lld: expert %d saw %lld tokens of the calibration, fewer than --expert-tokens, "
+                             "%lld; more --samples, or --expert-fallback rtn or float", (long long)layer, mlp,
+                             (long long)tokens, (long long)least);
+        searcher->report->expert_scarce[mlp] = true;
+        point_statistics_clear(&searcher->statistics[POINT_DOWN + mlp]);
+        if (job->settings->expert_fallback == FALLBACK_FLOAT) memset(excluded, true, MLP_LINEARS * sizeof *excluded);
+    }
+    return true;
+}
+
+bool block_search(struct quantize_job *job, const struct block_weights *weights, struct point_statistics *statistics,
                   struct block_report *report)
 {
     struct searcher searcher = {.job = job, .weights = weights, .statistics = statistics, .report = report};
@@ -380,17 +421,16 @@ bool block_search(struct quantize_job *job, const struct block_weights *weights,
     progress_note(&job->progress, "layer %lld: activations", (long long)weights->layer);
     bool ok = block_create(job->context, &job->config, weights, false, NULL, &searcher.floats) &&
               allocate_room(&searcher) && create_calibrations(&searcher) &&
-              job_forward(job, &searcher.floats, !job->settings->through_quantized, &part, observe, &searcher);
-    for (int point = 0; ok && point < BLOCK_POINTS; point++) ok = search_point(&searcher, point);
+              job_forward(job, &searcher.floats, !job->settings->through_quantized, &part, observe, &searcher) &&
+              settle_experts(&searcher);
+    for (int point = 0; ok && point < block_points(&job->config); point++) ok = search_point(&searcher, point);
     searcher_clear(&searcher);
     return ok;
 }
 
-void block_statistics_clear(struct block_statistics *statistics)
+void point_statistics_clear(struct point_statistics *statistics)
 {
-    for (int point = 0; point < BLOCK_POINTS; point++) {
-        awq_search_destroy(statistics->search[point]);
-        awq_calibration_destroy(statistics->calibration[point]);
-    }
+    awq_search_destroy(statistics->search);
+    awq_calibration_destroy(statistics->calibration);
     memset(statistics, 0, sizeof *statistics);
 }

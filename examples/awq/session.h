@@ -22,12 +22,15 @@ struct session {
     /* In host memory: how many positions each sequence holds; of the batch at work, where it places each row. */
     int64_t *lengths;           /* [sequences] */
     int64_t *row_sequence, *row_position; /* [max_rows] */
+    int64_t *sent_rows;         /* [max_rows]: those that an expert takes */
 
     /* In memory of the context. */
     float *rotary;              /* [capacity][2][head_dim / 2]: cosines, then sines */
     char *cache;                /* keys and values, as the steps have them: [layers or 1] of steps->cache_bytes */
     float *qkv;                 /* [max_rows][qkv_width] */
     void *normed, *mixed, *middle, *up; /* [max_rows] of dtype: inputs of linears */
+    float *shares;              /* [max_rows][experts]: what each of them adds to a row's output; NULL: no experts */
+    float *sent, *returned;     /* [max_rows][hidden]: input and output of one */
     void *workspace;            /* of linears */
     uint64_t workspace_bytes;
 };

@@ -60,13 +60,14 @@ static bool keep_layer(struct tuner *tuner, const awq_checkpoint *checkpoint, co
                        int64_t layer)
 {
     struct block_weights weights;
-    awq_weight *list[BLOCK_LINEARS];
-    size_t count;
-    if (!block_weights_load(tuner->context, checkpoint, config, layer, &weights)) return false;
-    bool ok = block_run_weights(config, &weights, !tuner->options->no_fuse, list, &count);
+    awq_weight **list = calloc((size_t)block_linears(config), sizeof *list);
+    size_t count = 0;
+    if (!list) return cli_error("out of memory");
+    bool ok = block_weights_load(tuner->context, checkpoint, config, layer, &weights) && block_run_weights(config, &weights, !tuner->options->no_fuse, list, &count);
     block_weights_clear(&weights);
     block_weights_release(checkpoint, config, layer);
     for (size_t i = 0; ok && i < count; i++) ok = keep(tuner, list[i]);
+    free(list);
     return ok;
 }
 

@@ -131,7 +131,7 @@ def rotate(x, frequencies):
 
 
 def window_of(config, layer):
-    if config["model_type"] in ("mistral", "phi3"):
+    if config["model_type"] in ("mistral", "phi3", "mixtral"):
         return config.get("sliding_window")
     if config.get("use_sliding_window") and layer >= config["max_window_layers"]:
         return config["sliding_window"]
@@ -172,6 +172,22 @@ def mlp(config, weights, prefix, x):
     return project("down_proj", activation(config, project("gate_proj", x)) * project("up_proj", x))
 
 
+def experts(config, weights, prefix, x):
+    """A mixture of experts, each under Llama's names."""
+    kind = config["model_type"]
+    scores = softmax(x @ weights[prefix + "gate.weight"].T)
+    result = np.zeros_like(x)
+    for row in range(len(x)):
+        chosen = np.argsort(-scores[row])[:config["num_experts_per_tok"]]
+        whole = scores[row][chosen].sum() if kind == "mixtral" or config.get("norm_topk_prob") else 1
+        for expert in chosen:
+            result[row] += scores[row][expert] / whole * mlp(config, weights, f"{prefix}experts.{expert}.", x[row])
+    if kind == "qwen2_moe":
+        gate = x @ weights[prefix + "shared_expert_gate.weight"].T
+        result += mlp(config, weights, prefix + "shared_expert.", x) / (1 + np.exp(-gate))
+    return result
+
+
 def split_rows(weights, name, parts):
     """A tensor of several linears, as those."""
     stacked = weights.pop(name)
@@ -186,6 +202,10 @@ def canonical(config, weights):
         names = [("model.decoder.final_layer_norm", "model.norm"), ("model.decoder.", "model."),
                  ("self_attn_layer_norm", "input_layernorm"), ("final_layer_norm", "post_attention_layernorm"),
                  ("out_proj", "o_proj"), ("fc1", "mlp.up_proj"), ("fc2", "mlp.down_proj")]
+        for old, new in names:
+            weights = {name.replace(old, new): value for name, value in weights.items()}
+    if config["model_type"] == "mixtral":
+        names = [("block_sparse_moe", "mlp"), ("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")]
         for old, new in names:
             weights = {name.replace(old, new): value for name, value in weights.items()}
     if config["model_type"] == "phi3":
@@ -214,7 +234,7 @@ def forward(config, weights, tokens):
         normed = norm(config, weights, prefix + "input_layernorm", x)
         x = x + attention(config, weights, prefix + "self_attn.", layer, normed)
         normed = norm(config, weights, prefix + "post_attention_layernorm", x)
-        x = x + mlp(config, weights, prefix + "mlp.", normed)
+        x = x + (experts if is_mixture(config) else mlp)(config, weights, prefix + "mlp.", normed)
     head = "model.embed_tokens.weight" if config.get("tie_word_embeddings") else "lm_head.weight"
     return norm(config, weights, "model.norm", x) @ weights[head].T
 
@@ -260,6 +280,30 @@ def compressed_planes(codes, scales, zeros, bits, symmetric):
 
 # --------------------------------------------------------------------------------- random models
 
+def is_mixture(config):
+    return config["model_type"] in ("mixtral", "qwen2_moe", "qwen3_moe")
+
+
+def expert_shapes(config):
+    hidden = config["hidden_size"]
+    if config["model_type"] == "mixtral":
+        shapes = {"block_sparse_moe.gate": (config["num_local_experts"], hidden)}
+        names, prefix, count = ("w1", "w3", "w2"), "block_sparse_moe.experts.", config["num_local_experts"]
+        inner = config["intermediate_size"]
+    else:
+        shapes = {"mlp.gate": (config["num_experts"], hidden)}
+        names, prefix, count = ("gate_proj", "up_proj", "down_proj"), "mlp.experts.", config["num_experts"]
+        inner = config["moe_intermediate_size"]
+    parts = [(f"{prefix}{expert}.", inner) for expert in range(count)]
+    if config["model_type"] == "qwen2_moe":
+        shapes["mlp.shared_expert_gate"] = (1, hidden)
+        parts.append(("mlp.shared_expert.", config["shared_expert_intermediate_size"]))
+    for part, inner in parts:
+        for name, shape in zip(names, ((inner, hidden), (inner, hidden), (hidden, inner))):
+            shapes[part + name] = shape
+    return shapes
+
+
 def linear_shapes(config):
     heads, shared = config["num_attention_heads"], config.get("num_key_value_heads", config["num_attention_heads"])
     hidden, inner = config["hidden_size"], config.get("ffn_dim", config["intermediate_size"])
@@ -274,11 +318,16 @@ def linear_shapes(config):
             "mlp.gate_up_proj": (2 * inner, hidden),
             "mlp.down_proj": (hidden, inner),
         }
-    return {
+    own = {
         "self_attn.q_proj": (heads * width, hidden),
         "self_attn.k_proj": (shared * width, hidden),
         "self_attn.v_proj": (shared * width, hidden),
         "self_attn.o_proj": (hidden, heads * width),
+    }
+    if is_mixture(config):
+        return {**own, **expert_shapes(config)}
+    return {
+        **own,
         "mlp.gate_proj": (inner, hidden),
         "mlp.up_proj": (inner, hidden),
         "mlp.down_proj": (hidden, inner),
@@ -288,9 +337,9 @@ def linear_shapes(config):
 def has_bias(config, name):
     if config["model_type"] == "opt":
         return True
-    if name.startswith("mlp."):
+    if name.startswith(("mlp.", "block_sparse_moe.")):
         return config.get("mlp_bias", False)
-    if config["model_type"] == "qwen2":
+    if config["model_type"] in ("qwen2", "qwen2_moe"):
         return name != "self_attn.o_proj"
     return config.get("attention_bias", False)
 
@@ -306,7 +355,7 @@ def random_model(config, seed, dtype, quantized=None):
         exact[name] = rounded.astype(np.float64)
 
     def add_linear(name, shape):
-        if not quantized or quantized["skip"] in name:
+        if not quantized or quantized["skip"] in name or name.endswith(("mlp.gate", "moe.gate", "expert_gate")):
             add(name + ".weight", random.normal(0, 1.6 / np.sqrt(shape[1]), shape))
             return
         bits, symmetric = quantized["bits"], quantized["symmetric"]
@@ -335,7 +384,7 @@ def random_model(config, seed, dtype, quantized=None):
         prefix = f"{start}layers.{layer}."
         add_norm(prefix + attention_norm, hidden)
         add_norm(prefix + mlp_norm, hidden)
-        if config["model_type"] == "qwen3":
+        if config["model_type"] in ("qwen3", "qwen3_moe"):
             add(prefix + "self_attn.q_norm.weight", random.uniform(0.5, 1.5, width))
             add(prefix + "self_attn.k_norm.weight", random.uniform(0.5, 1.5, width))
         for name, shape in linear_shapes(config).items():
@@ -346,7 +395,7 @@ def random_model(config, seed, dtype, quantized=None):
 
 
 CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi3": "Phi3",
-           "gemma": "Gemma", "opt": "OPT"}
+           "gemma": "Gemma", "opt": "OPT", "mixtral": "Mixtral", "qwen2_moe": "Qwen2Moe", "qwen3_moe": "Qwen3Moe"}
 
 
 def model(kind, **keys):
@@ -387,6 +436,12 @@ DENSE = [
                                 torch_dtype="bfloat16")),
     ("opt", "float16", model("opt", ffn_dim=80, num_key_value_heads=4, tie_word_embeddings=True)),
     ("opt, a head of its own", "float32", model("opt", ffn_dim=80, num_key_value_heads=4, tie_word_embeddings=False)),
+    ("mixtral", "float16", model("mixtral", num_local_experts=5, num_experts_per_tok=2)),
+    ("qwen2_moe, a shared expert", "bfloat16",
+     model("qwen2_moe", num_experts=6, num_experts_per_tok=3, moe_intermediate_size=48,
+           shared_expert_intermediate_size=112)),
+    ("qwen3_moe", "float32", model("qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=48,
+                                   norm_topk_prob=True, head_dim=16)),
     ("phi3, sliding window", "float16", model("phi3", sliding_window=11)),
     ("qwen3", "bfloat16", model("qwen3", head_dim=24, rope_theta=1e6)),
 ]
@@ -414,6 +469,8 @@ QUANTIZED = [
     ("compressed-tensors, 8 bits", model("qwen3", head_dim=32, quantization_config=compressed(8, True)), 32, "lm_head"),
     ("gemm, no gate", model("opt", ffn_dim=96, num_key_value_heads=4, tie_word_embeddings=False,
                                     quantization_config=AWQ), 32, "lm_head"),
+    ("gemm, experts", model("mixtral", num_local_experts=4, num_experts_per_tok=2, quantization_config=AWQ), 32,
+     "lm_head"),
     ("gemm, q, k, v in one", model("phi3", quantization_config=AWQ), 32, "lm_head"),
     ("compressed-tensors, whole rows",
      model("llama", intermediate_size=64, quantization_config=compressed(4, True, "channel")), 64, "lm_head"),
