@@ -174,6 +174,8 @@ static const struct recipe recipes[] = {
     {.type = "gemma", .keys = ", \"torch_dtype\": \"bfloat16\"", .tied = true, .dtype = AWQ_F32},
     {.type = "opt", .keys = "", .qkv_bias = true, .output_bias = true, .mlp_bias = true, .tied = true,
      .dtype = AWQ_F16},
+    {.type = "opt", .keys = ", \"activation_function\": \"gelu\"", .qkv_bias = true, .output_bias = true,
+     .mlp_bias = true, .tied = true, .dtype = AWQ_F16},
 };
 
 enum { RECIPES = sizeof recipes / sizeof *recipes };

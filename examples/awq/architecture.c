@@ -138,6 +138,7 @@ static const struct architecture architectures[] = {
         .blocks = "model.decoder.layers",
         .attention_norm = "self_attn_layer_norm",
         .mlp_norm = "final_layer_norm",
+        .activation_scales = "activation_fn.scales",
         .linears = {[LINEAR_Q] = "self_attn.q_proj", [LINEAR_K] = "self_attn.k_proj",
                     [LINEAR_V] = "self_attn.v_proj", [LINEAR_O] = "self_attn.out_proj", [LINEAR_UP] = "fc1",
                     [LINEAR_DOWN] = "fc2"},

@@ -32,6 +32,7 @@ struct architecture {
     const char *positions; /* embeddings that are learned; NULL: positions are rotations of queries and keys */
     const char *attention_norm, *mlp_norm;
     const char *q_norm, *k_norm; /* over each head; NULL: none */
+    const char *activation_scales; /* in quantised models, a tensor that the activation is divided by; NULL: none */
     const char *linears[LINEAR_KINDS]; /* without a LINEAR_GATE: activation(up) enters down, not activation(gate) up */
 
     /* Experts: modules "experts.5" with the linears above, chosen among by a router; and one for all tokens, times the

@@ -327,10 +327,10 @@ static bool run_middle(struct session *session, const struct block *block, int m
         return run_linear(session, block->gate_up[mlp], normed, NULL, middle, dtype, width, "gate and up");
     if (!linear[LINEAR_GATE])
         return run_linear(session, linear[LINEAR_UP], normed, NULL, middle, dtype, width, "up") &&
-               session->steps->activate(session, middle, NULL, rows * width, middle);
+               session->steps->activate(session, middle, block->activation_factors, 0, rows, width, middle);
     return run_linear(session, linear[LINEAR_GATE], normed, NULL, middle, dtype, width, "gate") &&
            run_linear(session, linear[LINEAR_UP], normed, NULL, up, dtype, width, "up") &&
-           session->steps->activate(session, middle, up, rows * width, middle);
+           session->steps->activate(session, middle, up, width, rows, width, middle);
 }
 
 /* One MLP.  Its down's input is shown to 'tap', which may be NULL. */
@@ -344,8 +344,8 @@ static bool run_mlp(struct session *session, const struct block *block, int mlp,
                       session->config.hidden, "down");
 }
 
-/* shares[rows][experts], from the router's logits: their softmax for the experts that are chosen, whose are the largest,
- * and 0 for the others. */
+/* shares[rows][experts], from the router's logits: their softmax for the experts that are chosen, those with the largest
+ * logits, and 0 for the others. */
 static void route_tokens(const struct model_config *config, int64_t rows, float *shares)
 {
     const int64_t experts = config->experts;

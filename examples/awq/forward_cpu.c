@@ -90,7 +90,7 @@ struct activation_job {
     enum activation activation;
     const float *x, *up;
     float *out;
-    int64_t count;
+    int64_t up_stride, rows, width;
 };
 
 INLINED float activated(enum activation activation, float x)
@@ -117,10 +117,11 @@ INLINED void activate_tile(enum activation activation, const float *x, const flo
 VECTORIZED static void activation_task(void *data, int64_t index)
 {
     const struct activation_job *job = data;
-    const int64_t begin = index * ELEMENT_TILE;
-    const int64_t count = job->count - begin < ELEMENT_TILE ? job->count - begin : ELEMENT_TILE;
-    const float *x = job->x + begin, *up = job->up ? job->up + begin : NULL;
-    float *out = job->out + begin;
+    const int64_t tiles = (job->width + ELEMENT_TILE - 1) / ELEMENT_TILE, row = index / tiles;
+    const int64_t begin = index % tiles * ELEMENT_TILE;
+    const int64_t count = job->width - begin < ELEMENT_TILE ? job->width - begin : ELEMENT_TILE;
+    const float *x = job->x + row * job->width + begin, *up = job->up ? job->up + row * job->up_stride + begin : NULL;
+    float *out = job->out + row * job->width + begin;
     switch (job->activation) {
     case ACTIVATION_SILU: activate_tile(ACTIVATION_SILU, x, up, count, out); break;
     case ACTIVATION_GELU: activate_tile(ACTIVATION_GELU, x, up, count, out); break;
@@ -129,11 +130,11 @@ VECTORIZED static void activation_task(void *data, int64_t index)
     }
 }
 
-bool activate(awq_context *context, enum activation activation, const float *x, const float *up, int64_t count,
-              float *out)
+bool activate(awq_context *context, enum activation activation, const float *x, const float *up, int64_t up_stride,
+              int64_t rows, int64_t width, float *out)
 {
-    struct activation_job job = {activation, x, up, out, count};
-    return run_tasks(context, (count + ELEMENT_TILE - 1) / ELEMENT_TILE, activation_task, &job);
+    struct activation_job job = {activation, x, up, out, up_stride, rows, width};
+    return run_tasks(context, rows * ((width + ELEMENT_TILE - 1) / ELEMENT_TILE), activation_task, &job);
 }
 
 /* ---- attention */
@@ -496,9 +497,10 @@ static bool cpu_norm(struct session *session, const float *x, int64_t rows, cons
     return norm_rows(session->context, x, rows, session->config.hidden, norm, session->config.norm_epsilon, out);
 }
 
-static bool cpu_activate(struct session *session, const void *x, const void *up, int64_t count, void *out)
+static bool cpu_activate(struct session *session, const void *x, const void *up, int64_t up_stride, int64_t rows,
+                         int64_t width, void *out)
 {
-    return activate(session->context, session->config.activation, x, up, count, out);
+    return activate(session->context, session->config.activation, x, up, up_stride, rows, width, out);
 }
 
 static bool cpu_run(struct session *session, pass_function pass, const struct model *model, const struct batch *batch,

@@ -228,14 +228,16 @@ static bool cuda_attend(const struct attention *attention)
            check(session, own->kernels->attend(&job, session->stream), "attention");
 }
 
-static bool cuda_activate(struct session *session, const void *gate, const void *up, int64_t count, void *out)
+static bool cuda_activate(struct session *session, const void *gate, const void *up, int64_t up_stride, int64_t rows,
+                          int64_t width, void *out)
 {
+    (void)up_stride; /* the width: cuda_lacks refuses the models that have another */
     const struct cuda_session *own = session->own;
     const struct cuda_silu_mul job = {
         .gate = {(void *)(uintptr_t)gate, session->dtype},
         .up = {(void *)(uintptr_t)up, session->dtype},
         .out = {out, session->dtype},
-        .count = count,
+        .count = rows * width,
     };
     return check(session, own->kernels->silu_mul(&job, session->stream), "silu");
 }

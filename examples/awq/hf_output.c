@@ -227,6 +227,11 @@ bool output_block(awq_context *context, awq_checkpoint_writer *writer, const str
     const struct architecture *names = config->architecture;
     bool ok = add_norm(writer, config, weights->layer, names->attention_norm, &weights->attention_norm, bytes) &&
               add_norm(writer, config, weights->layer, names->mlp_norm, &weights->mlp_norm, bytes);
+    if (weights->activation_scales.data) {
+        char name[TENSOR_NAME_SIZE];
+        block_tensor_name(config, weights->layer, names->activation_scales, name);
+        ok = ok && add_tensor(writer, name, &weights->activation_scales, bytes);
+    }
     if (names->router) ok = ok && add_dense(writer, config, weights->layer, names->router, &weights->router, bytes);
     if (names->shared_gate)
         ok = ok && add_dense(writer, config, weights->layer, names->shared_gate, &weights->shared_gate, bytes);
@@ -256,6 +261,7 @@ static bool is_written_by_block(const char *name, const struct model_config *con
     const char *const modules[] = {names->attention_norm, names->mlp_norm, names->router, names->shared_gate};
     for (size_t i = 0; i < sizeof modules / sizeof *modules; i++)
         if (modules[i] && is_of_module(name + length + end, modules[i])) return true;
+    if (names->activation_scales && strcmp(name + length + end, names->activation_scales) == 0) return true;
     for (int linear = 0; linear < block_linears(config); linear++) {
         char own[TENSOR_NAME_SIZE];
         if (!block_has_linear(config, linear)) continue;

@@ -237,6 +237,18 @@ static bool load_dense(const awq_checkpoint *checkpoint, const struct model_conf
     return get_tensor(checkpoint, full, outputs, config->hidden, &linear->dense);
 }
 
+/* What only quantised models have. */
+static bool find_activation_scales(const awq_checkpoint *checkpoint, const struct model_config *config, int64_t layer,
+                                   awq_tensor *scales)
+{
+    char name[TENSOR_NAME_SIZE];
+    awq_tensor view;
+    if (!config->architecture->activation_scales) return true;
+    block_tensor_name(config, layer, config->architecture->activation_scales, name);
+    return awq_checkpoint_get(checkpoint, name, &view) != AWQ_OK ||
+           get_tensor(checkpoint, name, 0, config->intermediate, scales);
+}
+
 bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, const struct model_config *config,
                         int64_t layer, struct block_weights *weights)
 {
@@ -251,7 +263,8 @@ bool block_weights_load(awq_context *context, const awq_checkpoint *checkpoint, 
               get_block_norm(checkpoint, config, layer, names->k_norm, config->head_dim, &result.k_norm);
     for (int i = 0; ok && i < result.linears; i += block_stored_together(config, i))
         ok = !block_has_linear(config, i) || load_stored(context, checkpoint, config, i, &result);
-    ok = ok && load_dense(checkpoint, config, layer, names->router, config->experts, &result.router) &&
+    ok = ok && find_activation_scales(checkpoint, config, layer, &result.activation_scales) &&
+         load_dense(checkpoint, config, layer, names->router, config->experts, &result.router) &&
          load_dense(checkpoint, config, layer, names->shared_gate, 1, &result.shared_gate);
     if (!ok) block_weights_clear(&result);
     *weights = result;
@@ -519,6 +532,14 @@ static bool create_dense(awq_context *context, const struct model_config *config
     return linear_create(context, config, weights, 1, &weights->dense.shape[0], 0, NULL, name, linear);
 }
 
+/* Models with them run where the host can write to memory of the context. */
+static bool create_factors(awq_context *context, const awq_tensor *scales, const char *name, float **factors)
+{
+    if (!copy_vector(context, scales, 0, name, factors)) return false;
+    for (int64_t i = 0; *factors && i < scales->shape[0]; i++) (*factors)[i] = 1 / (*factors)[i];
+    return true;
+}
+
 bool block_create(awq_context *context, const struct model_config *config, const struct block_weights *weights,
                   bool fuse, const awq_tuning *tuning, struct block *block)
 {
@@ -539,7 +560,8 @@ bool block_create(awq_context *context, const struct model_config *config, const
                           &result.gate_up[mlp], result.linear) &&
              create_group(context, config, weights, mlp_linear(mlp, LINEAR_DOWN), 1, 0, false, tuning, NULL,
                           result.linear);
-    ok = ok && create_dense(context, config, &weights->router, name, &result.router) &&
+    ok = ok && create_factors(context, &weights->activation_scales, name, &result.activation_factors) &&
+         create_dense(context, config, &weights->router, name, &result.router) &&
          create_dense(context, config, &weights->shared_gate, name, &result.shared_gate);
     if (!ok) block_clear(context, &result);
     *block = result;
@@ -558,6 +580,7 @@ void block_clear(awq_context *context, struct block *block)
     norm_clear(context, &block->mlp_norm);
     norm_clear(context, &block->q_norm);
     norm_clear(context, &block->k_norm);
+    awq_context_free(context, block->activation_factors);
     memset(block, 0, sizeof *block);
 }
 
@@ -622,6 +645,7 @@ static void count_block(const struct model *model, const struct block_weights *w
     count_norm(sizes, &weights->mlp_norm);
     count_norm(sizes, &weights->q_norm);
     count_norm(sizes, &weights->k_norm);
+    count_tensor(sizes, &weights->activation_scales);
     count_tensor(sizes, &weights->router.dense);
     count_tensor(sizes, &weights->shared_gate.dense);
     for (int i = 0; i < weights->linears; i++) {

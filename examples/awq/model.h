@@ -102,6 +102,7 @@ struct block_weights {
     int64_t layer;
     struct linear_weights *linear; /* [linears] */
     int linears;
+    awq_tensor activation_scales;  /* [intermediate]: what the activation is divided by; data is NULL when nothing */
     struct linear_weights router, shared_gate; /* dense; without data when there is none */
     struct norm_weights attention_norm, mlp_norm; /* [hidden] */
     struct norm_weights q_norm, k_norm;           /* [head_dim]; data is NULL without them */
@@ -145,6 +146,7 @@ struct block {
     awq_linear **linear;  /* [linears] */
     awq_linear **gate_up; /* [mlps] */
     int linears, mlps;
+    float *activation_factors;        /* [intermediate]: 1 / activation_scales; NULL when there are none */
     awq_linear *router, *shared_gate; /* NULL when there is none */
     struct norm attention_norm, mlp_norm;
     struct norm q_norm, k_norm; /* NULL without them */
@@ -305,8 +307,9 @@ bool block_mlp(struct session *session, const struct block *block, const awq_ten
 bool norm_rows(awq_context *context, const float *x, int64_t rows, int64_t width, const struct norm *norm,
                double epsilon, float *out);
 
-/* out[count] = activation(x), times 'up' where that is not NULL.  'out' may be either. */
-bool activate(awq_context *context, enum activation activation, const float *x, const float *up, int64_t count,
-              float *out);
+/* out[rows][width] = activation(x), times 'up' where that is not NULL: of up_stride from row to row, 0 when it is the
+ * same for all.  'out' may be either. */
+bool activate(awq_context *context, enum activation activation, const float *x, const float *up, int64_t up_stride,
+              int64_t rows, int64_t width, float *out);
 
 #endif

@@ -211,6 +211,10 @@ static bool fold_scales(struct block_job *block, int point, const awq_tensor *sc
     if (point == POINT_O)
         return fold_into_linear(block, LINEAR_V, scales, tied ? config->heads / config->kv_heads : 0,
                                 tied ? config->head_dim : 0);
+    if (point >= POINT_DOWN && !block_scales_pass(config)) {
+        weights->activation_scales = *scales;
+        return block_copy(block->job->context, block->copies, AWQ_F32, &weights->activation_scales);
+    }
     if (point >= POINT_DOWN) return fold_into_linear(block, mlp_linear(point - POINT_DOWN, LINEAR_UP), scales, 0, 0);
     return fold_into_norm(block, point, scales, &weights->mlp_norm) &&
            scale_columns(block, &weights->router.dense, block->points[point].scales) &&

@@ -116,7 +116,7 @@ static bool is_searched(const struct searcher *searcher, int point)
     const struct model_config *config = &searcher->job->config;
     const struct quantize_settings *settings = searcher->job->settings;
     if (!settings->search || !searcher->statistics[point].calibration || !any_quantized(searcher, point)) return false;
-    if (point >= POINT_DOWN) return block_scales_pass(config);
+    if (point >= POINT_DOWN) return block_scales_pass(config) || config->architecture->activation_scales;
     if (point != POINT_O) return true;
     /* The peers scale o only where it has as many inputs as v has outputs. */
     bool can_tie = settings->quantizer.profile == AWQ_PROFILE_EXACT;

@@ -88,7 +88,8 @@ struct steps {
     bool (*attend)(const struct attention *attention);
 
     /* See activate, with the model's activation; all of session->dtype. */
-    bool (*activate)(struct session *session, const void *x, const void *up, int64_t count, void *out);
+    bool (*activate)(struct session *session, const void *x, const void *up, int64_t up_stride, int64_t rows,
+                     int64_t width, void *out);
 
     /* Call 'pass', or do again what an earlier call did with the same arguments but for what 'begin' was given. */
     bool (*run)(struct session *session, pass_function pass, const struct model *model, const struct batch *batch,

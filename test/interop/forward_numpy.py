@@ -9,6 +9,7 @@ overlapping windows.  Models given as arguments (Llama, dense) are compared as w
 where NumPy is missing.
 """
 import json
+import math
 import os
 import struct
 import subprocess
@@ -93,7 +94,10 @@ def norm(config, weights, name, x):
 
 
 def activation(config, x):
-    kind = {"gemma": "gelu_pytorch_tanh", "opt": "relu"}.get(config["model_type"], "silu")
+    kinds = {"gemma": "gelu_pytorch_tanh", "opt": config.get("activation_function", "relu")}
+    kind = kinds.get(config["model_type"], "silu")
+    if kind == "gelu":
+        return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
     if kind == "relu":
         return np.maximum(x, 0)
     if kind == "gelu_pytorch_tanh":
@@ -168,7 +172,8 @@ def mlp(config, weights, prefix, x):
         return value @ weights[prefix + name + ".weight"].T + weights.get(prefix + name + ".bias", 0.0)
 
     if prefix + "gate_proj.weight" not in weights:
-        return project("down_proj", activation(config, project("up_proj", x)))
+        scales = weights.get(prefix.replace("mlp.", "activation_fn.scales"), 1.0)
+        return project("down_proj", activation(config, project("up_proj", x)) / scales)
     return project("down_proj", activation(config, project("gate_proj", x)) * project("up_proj", x))
 
 
@@ -384,6 +389,8 @@ def random_model(config, seed, dtype, quantized=None):
         prefix = f"{start}layers.{layer}."
         add_norm(prefix + attention_norm, hidden)
         add_norm(prefix + mlp_norm, hidden)
+        if config.get("activation_function") == "gelu":
+            add(prefix + "activation_fn.scales", random.uniform(0.5, 2, config["ffn_dim"]))
         if config["model_type"] in ("qwen3", "qwen3_moe"):
             add(prefix + "self_attn.q_norm.weight", random.uniform(0.5, 1.5, width))
             add(prefix + "self_attn.k_norm.weight", random.uniform(0.5, 1.5, width))
@@ -435,6 +442,8 @@ DENSE = [
     ("gemma", "bfloat16", model("gemma", head_dim=32, tie_word_embeddings=True, hidden_act="gelu",
                                 torch_dtype="bfloat16")),
     ("opt", "float16", model("opt", ffn_dim=80, num_key_value_heads=4, tie_word_embeddings=True)),
+    ("opt, GELU, scaled", "float16", model("opt", ffn_dim=80, num_key_value_heads=4, tie_word_embeddings=True,
+                                           activation_function="gelu")),
     ("opt, a head of its own", "float32", model("opt", ffn_dim=80, num_key_value_heads=4, tie_word_embeddings=False)),
     ("mixtral", "float16", model("mixtral", num_local_experts=5, num_experts_per_tok=2)),
     ("qwen2_moe, a shared expert", "bfloat16",
