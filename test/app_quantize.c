@@ -346,6 +346,10 @@ static void scarce_experts_are_told_of(void **state)
     json_t *config = quantization_config();
     assert_int_equal(json_array_size(json_object_get(config, "ignore")), 1 + LAYERS * (1 + EXPERTS * MLP_LINEARS));
     json_decref(config);
+    snprintf(longer, sizeof longer, "%s --preset best", line);
+    assert_int_equal(run_line(&quantize_command, longer, &text), EXIT_OK);
+    assert_contains(text, said);
+    assert_close(0.05);
     snprintf(longer, sizeof longer, "%s --expert-fallback stop", line);
     refuse(longer, EXIT_FAILED, "layer 0: expert 0 saw ");
     json_t *report = quantize_json("M -o O -f --json --calib C --group-size 32 --expert-tokens 1");
