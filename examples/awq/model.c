@@ -743,12 +743,11 @@ static bool open_ends(struct model *model)
                         &model->embedding_memory);
 }
 
-/* Whether the device has all that the model needs. */
-static bool check_device(const struct model *model)
+bool model_check_device(const awq_context *context, const struct model_config *config)
 {
-    const char *lacking = steps_of(model->context)->lacks(&model->config);
+    const char *lacking = steps_of(context)->lacks(config);
     return !lacking || cli_error("--device cuda: models of type %s need %s, which runs on the processor only",
-                                 model->config.architecture->model_type, lacking);
+                                 config->architecture->model_type, lacking);
 }
 
 bool model_open(awq_context *context, const char *directory, const struct model_options *options, struct model **model)
@@ -758,7 +757,7 @@ bool model_open(awq_context *context, const char *directory, const struct model_
     *model = NULL;
     if (!result) return cli_error("out of memory");
     result->context = context;
-    if (!model_config_load(directory, &result->config) || !check_device(result)) goto fail;
+    if (!model_config_load(directory, &result->config) || !model_check_device(context, &result->config)) goto fail;
     awq_status status = awq_checkpoint_open(context, directory, &result->checkpoint);
     if (status != AWQ_OK) {
         cli_library_error(status, "%s", directory);

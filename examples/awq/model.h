@@ -203,6 +203,9 @@ bool model_ends_find(const awq_checkpoint *checkpoint, const struct model_config
  * with awq_context_free. */
 bool tensor_bring(awq_context *context, const char *name, int32_t dtype, awq_tensor *tensor, void **memory);
 
+/* Whether the device of the context has all that models so configured need. */
+bool model_check_device(const awq_context *context, const struct model_config *config);
+
 /* Open a model directory and prepare all its weights.  'options' may be NULL. */
 bool model_open(awq_context *context, const char *directory, const struct model_options *options,
                 struct model **model);

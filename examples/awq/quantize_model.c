@@ -43,7 +43,7 @@ static bool check_tensors(struct quantize_job *job)
 static bool open_model(struct quantize_job *job)
 {
     const char *directory = job->request->model;
-    if (!model_config_load(directory, &job->config)) return false;
+    if (!model_config_load(directory, &job->config) || !model_check_device(job->context, &job->config)) return false;
     if (job->config.quantization.format)
         return cli_error("%s: is quantised already; quantise the model that it was made from", directory);
     awq_status status = awq_checkpoint_open(job->host, directory, &job->source);
