@@ -125,8 +125,8 @@ $(BUILD)/test/app_%: test/app_%.c $(filter-out %/main.o,$(APP_OBJECTS)) $(BUILD)
 CHECK_SCRIPTS := $(wildcard test/*.sh test/ffi/*.sh test/abi/*.sh)
 export BUILD CC CXX
 
-check: all $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden $(BUILD)/block
-	@test/run $(TESTS) $(SIMT_TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
+check: all $(TESTS) $(SIMT_TESTS) $(CUDA_TESTS) $(BUILD)/test/golden $(BUILD)/block
+	@test/run $(TESTS) $(SIMT_TESTS) $(CUDA_TESTS) $(BUILD)/test/golden $(CHECK_SCRIPTS)
 
 check-full: check asan ubsan tsan
 

@@ -4,8 +4,11 @@
  *
  * Tiling    A warp takes one block of 64 columns by 64 inputs of the layout cuda-block: fragments as for an mma,
  * through a tile in shared memory whose rows are 144 bytes apart, so that writes by lanes and reads by rows meet no
- * bank twice. In flight 2 KiB of codes a warp; it is bound by what it writes, 8 KiB. Limits    4 and 8 bits; groups
- * that are multiples of 16 inputs, or one for all. */
+ * bank twice.
+ *
+ * In flight 2 KiB of codes a warp, without a pipeline: it is bound by what it writes, 8 KiB.
+ *
+ * Limits    4 and 8 bits; groups that are multiples of 16 inputs, or one for all. */
 #include "kernel.cuh"
 
 enum { WARPS = 4, THREADS = 32 * WARPS, PITCH = 144 };

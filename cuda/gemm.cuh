@@ -4,16 +4,22 @@
  * Tiling    A tile of work is 128 columns by up to 64 tokens; 4 warps take 32 columns each and all its tokens.  Weights
  * are the 16-row operand of mma.m16n8k16, tokens the 8-column one, so a tile has as many columns of tokens as there
  * are, in eights, and no step where a power of two ends: tokens are shared evenly among tiles, too.  A unit is one
- * block of 64 inputs of a tile; thread blocks take equal stripes of units (kernel.cuh). Pipeline  A ring of 'stages'
- * units, filled by cp.async: each warp its own codes and scales, all together x, [token][64] with its chunks of 16
- * bytes exclusive-ored by the token's number so that ldmatrix meets no bank twice.  One barrier a unit. In flight Per
- * thread block (stages - 1) units of 4 KiB of codes and up to 8 KiB of x. Sums      Whole numbers q - z times x within
- * a block of inputs in single precision, times s into the sum over blocks, so weights are never rounded; then over the
- * stripes, in fixed order.
+ * block of 64 inputs of a tile; thread blocks take equal stripes of units (kernel.cuh).
+ *
+ * Pipeline  A ring of 'stages' units, filled by cp.async: each warp its own codes and scales, all together x,
+ * [token][64] with its chunks of 16 bytes exclusive-ored by the token's number so that ldmatrix meets no bank twice.
+ * One barrier a unit.
+ *
+ * In flight Per thread block (stages - 1) units of 4 KiB of codes and up to 8 KiB of x.
+ *
+ * Sums      Whole numbers q - z times x within a block of inputs in single precision, times s into the sum over blocks,
+ * so weights are never rounded; then over the stripes, in fixed order.
  *
  * gemm reads the layout cuda-block, with 4 or 8 bits.  marlin reads Marlin's tiles as they are on disk: a lane's part
  * of the tile of 16 columns j is word 4 lane + j of a row of 64 columns by 16 inputs, and rows of tiles are N / 64 such
- * apart. Limits: groups that are multiples of 16 inputs, or one for all; FP16 from 7.5, BF16 from 8.0. */
+ * apart.
+ *
+ * Limits    Groups that are multiples of 16 inputs, or one for all; FP16 from 7.5, BF16 from 8.0. */
 #ifndef AWQ_CUDA_GEMM_CUH
 #define AWQ_CUDA_GEMM_CUH
 
@@ -103,15 +109,34 @@ DEVICE void fetch(const cuda_product &p, const place &at, unsigned char *stage)
 
 /* ---- one unit */
 
-/* The words of a lane for its tile of 16 columns j and step of 16 inputs t. */
+/* The words of a lane for its tiles of 16 columns j and steps of 16 inputs t, by loads as wide as what lies together:
+ * words one by one would meet each bank as often as a lane has words in a row. */
 template <class S>
-DEVICE void words_of_lane(const unsigned char *codes, int j, int t, uint32_t (&words)[S::WORDS])
+DEVICE void words_of_lane(const unsigned char *codes, uint32_t (&words)[4][2][S::WORDS])
 {
-    const uint32_t *all = reinterpret_cast<const uint32_t *>(codes);
     const int lane = static_cast<int>(threadIdx.x % 32);
-    const int at = S::MARLIN ? (t * 32 + lane) * 2 + j : (j * 32 + lane) * 4 + t;
+    if constexpr (S::MARLIN && S::WORDS == 1) {
 #pragma unroll
-    for (int i = 0; i < S::WORDS; i++) words[i] = all[at * S::WORDS + i];
+        for (int t = 0; t < 4; t++) {
+            const uint2 two = reinterpret_cast<const uint2 *>(codes)[t * 32 + lane];
+            words[t][0][0] = two.x;
+            words[t][1][0] = two.y;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 2 * S::WORDS; i++) {
+            const int row = i / S::WORDS, part = i % S::WORDS;
+            const uint4 four = reinterpret_cast<const uint4 *>(
+                codes)[S::MARLIN ? i * 32 + lane : (row * 32 + lane) * S::WORDS + part];
+            const uint32_t each[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const int word = 4 * part + c;
+                if (S::MARLIN) words[i][c / 2][c % S::WORDS] = each[c];
+                else words[word / S::WORDS][row][word % S::WORDS] = each[c];
+            }
+        }
+    }
 }
 
 /* x of one step of 16 inputs as operand B: two tiles of 8 tokens for each ldmatrix, whose matrices are its two halves.
@@ -145,6 +170,8 @@ DEVICE void add_unit(const cuda_weight &w, const unsigned char *mine, const unsi
     const int half = static_cast<int>(threadIdx.x / 32 % 2); /* of a block of 64 columns */
     float group[2][S::TILES][4];
     offsets row[2] = {}, row8[2] = {};
+    uint32_t words[4][2][S::WORDS];
+    words_of_lane<S>(mine, words);
 #pragma unroll
     for (int t = 0; t < 4; t++) {
         const unsigned char *set = mine + S::CODE_BYTES + (S::FINE ? t : 0) * S::SETS_BYTES;
@@ -162,9 +189,8 @@ DEVICE void add_unit(const cuda_weight &w, const unsigned char *mine, const unsi
         load_tokens<S>(x, t, tiles, b);
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-            uint32_t words[S::WORDS], a[4];
-            words_of_lane<S>(mine, j, t, words);
-            fragment_of(words, row[j], row8[j], a, T());
+            uint32_t a[4];
+            fragment_of(words[t][j], row[j], row8[j], a, T());
 #pragma unroll
             for (int i = 0; i < S::TILES; i++)
                 if (S::TILES == 1 || i < tiles) ptx::mma_m16n8k16(group[j][i], a, b[i], T());

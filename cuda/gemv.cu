@@ -1,17 +1,22 @@
 /* gemv: y[m][n] = sum over k of x[m][k] (q[n][k] - z[n][k/G]) s[n][k/G], few rows m, bound by reading the codes once.
  *
  * Tiling    A unit is a block of the layout cuda-block, 64 columns by 64 inputs, 2 KiB.  A thread block takes a stripe
- * of consecutive units (kernel.cuh), which is one contiguous piece of memory; its 8 warps take them in turn. Pipeline
- * Each warp has a ring of its own, 'stages' units deep, filled by cp.async: lanes read back what they copied, so the
- * loop has no barrier of the block, and copies run on through the ends of columns.  x is rounded once, with its
- *           prologue, into shared memory, 'span' blocks of inputs at a time.
+ * of consecutive units (kernel.cuh), which is one contiguous piece of memory; its 8 warps take them in turn.
+ *
+ * Pipeline  Each warp has a ring of its own, 'stages' units deep, filled by cp.async: lanes read back what they copied,
+ * so the loop has no barrier of the block, and copies run on through the ends of columns.  x is rounded once, with its
+ * prologue, into shared memory, 'span' blocks of inputs at a time.
+ *
  * In flight stages - 1 units or more a warp: with 3 stages and two thread blocks a multiprocessor 64 KiB.
+ *
  * Sums      Whole numbers q - z times x within a group in single precision, times s into the sum over groups; then over
  * the warps and over the stripes, in fixed order.
  *
  * Two bodies.  tensor_body: FP16 from 7.5, BF16 from 8.0; weights are the 16-row operand of mma.m16n8k16, tokens the
  * 8-column one, so up to 8 rows cost what one does.  float_body: x stays in single precision; any device and type; 1 or
- * 4 rows a sweep. Limits: 4 bits; groups that are multiples of 16 inputs, or one for all. */
+ * 4 rows a sweep.
+ *
+ * Limits    4 bits; groups that are multiples of 16 inputs, or one for all. */
 #include "kernel.cuh"
 
 enum { WARPS = 8, THREADS = 32 * WARPS, UNIT_BYTES = 2048, SETS_BYTES = SET_SCALES + 32 };

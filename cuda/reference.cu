@@ -5,7 +5,9 @@
  *     y[n]   = sum[n] + bias[n] + residual[n], or silu(sum[gate]) sum[up] in place of sum[n]
  *
  * Tiling    A warp computes one output of up to 4 rows; lanes take every 32nd input and are added pairwise.  Single
- * precision. Limits    none: any bits, group size, shape and dtype.  It unpacks codes one by one and is slow. */
+ * precision.  No pipeline: in flight is what the multiprocessor's warps have asked for, a code each.
+ *
+ * Limits    None: any bits, group size, shape and dtype.  It unpacks codes one by one and is slow. */
 #include "kernel.cuh"
 
 enum { ROWS = 4, WARPS = 4 };

@@ -19,9 +19,14 @@ APP_KERNELS  := $(wildcard examples/awq/cuda/*.cu)
 
 # ---- libawq_cuda.so
 
+CUDA_REPORTS := $(CUDA_KERNELS:%.cu=$(BUILD)/%.ptxas) $(APP_KERNELS:%.cu=$(BUILD)/%.ptxas)
+
 ifneq ($(and $(filter-out 0,$(CUDA)),$(NVCC),$(wildcard cuda/backend.c)),)
 all: $(BUILD)/libawq_cuda.so $(BUILD)/libawq_app_cuda.so
 install: install-cuda
+CUDA_TESTS := test/cuda/spills.sh
+$(CUDA_TESTS): | $(CUDA_REPORTS)
+export NVCC CUDA_REPORTS
 endif
 
 # Beside libawq.so, which looks for it there; awq finds its own as it finds libawq.so.
@@ -41,11 +46,13 @@ $(BUILD)/libawq_app_cuda.so: $(APP_CUDA_OBJECTS) examples/awq/cuda/kernels.map
 	$(Q)$(NVCC) -ccbin $(CXX) -shared -cudart static -Xlinker --version-script=examples/awq/cuda/kernels.map -Xlinker -z,defs \
 	    $(APP_CUDA_OBJECTS) -o $@ -Xcompiler "$(filter -fsanitize=%,$(LDFLAGS) $(CFLAGS))"
 
-$(CUDA_KERNELS:%.cu=$(BUILD)/%.o) $(APP_CUDA_OBJECTS): $(BUILD)/%.o: %.cu
+# Beside each object what ptxas says of its kernels, for test/cuda/spills.sh.
+$(BUILD)/%.o $(BUILD)/%.ptxas: %.cu
 	@mkdir -p $(@D)
-	$(call say,NVCC)
-	$(Q)$(NVCC) -std=c++17 -ccbin $(CXX) -Iinclude -Ilibawq -Icuda -MMD -MP -MF $(@:.o=.d) -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden \
-	    $(CUDA_GENERATE) $(NVCCFLAGS) -c $< -o $@
+	@printf '  %-4s %s\n' NVCC $(BUILD)/$*.o
+	$(Q)$(NVCC) -std=c++17 -ccbin $(CXX) -Iinclude -Ilibawq -Icuda -MMD -MP -MF $(BUILD)/$*.d -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden \
+	    -Xptxas -v $(CUDA_GENERATE) $(NVCCFLAGS) -c $< -o $(BUILD)/$*.o 2>$(BUILD)/$*.ptxas; status=$$?; \
+	    grep -vE '^(ptxas info|    [0-9]+ bytes stack frame)' $(BUILD)/$*.ptxas >&2; exit $$status
 
 $(BUILD)/cuda/%.o: cuda/%.c
 	@mkdir -p $(@D)
@@ -163,12 +170,20 @@ $(BUILD)/test/cuda/application: test/cuda/application.c $(filter-out %/main.o,$(
 	$(Q)$(CC) $(BASE) -Iexamples/awq -Itest $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(filter %.c %.o,$^) -o $@ -L$(BUILD) -lawq \
 	    -Wl,-rpath,'$$ORIGIN/../..' -lcmocka $(APP_LIBS)
 
-check-gpu: $(BUILD)/test/cuda/kernels $(BUILD)/test/cuda/quantize $(BUILD)/test/cuda/streams $(BUILD)/test/cuda/application \
-           $(BUILD)/libawq_cuda.so $(BUILD)/libawq_app_cuda.so
+GPU_PROGRAMS := $(addprefix $(BUILD)/test/cuda/,kernels quantize streams application)
+GPU_BACKENDS := $(BUILD)/libawq_cuda.so $(BUILD)/libawq_app_cuda.so
+
+check-gpu: $(GPU_PROGRAMS) $(GPU_BACKENDS)
 	@sh test/cuda/check.sh
 
-# No kernel spills registers, whatever the architecture; compiles everything again.
-check-ptxas:
-	@NVCC="$(NVCC)" NVCCFLAGS="$(NVCCFLAGS)" sh test/cuda/ptxas.sh $(CUDA_ARCHS)
+# The same and 'awq bench' for a machine that has a GPU but neither compiler nor libraries: all in one directory.
+bundle-gpu: $(GPU_PROGRAMS) $(GPU_BACKENDS) $(BUILD)/awq
+	@rm -rf $(BUILD)/gpu && mkdir -p $(BUILD)/gpu/lib $(BUILD)/gpu/test/cuda
+	@cp $(GPU_PROGRAMS) $(BUILD)/gpu/test/cuda && cp $(GPU_BACKENDS) $(BUILD)/awq $(BUILD)/$(SONAME) $(BUILD)/gpu
+	@ldd $(GPU_PROGRAMS) $(BUILD)/awq | awk '$$3 ~ /^\// && $$1 !~ /^lib(c|m|dl|pthread|rt|stdc\+\+|gcc_s|awq)\./ { print $$3 }' | \
+	    sort -u | xargs -I{} cp -L {} $(BUILD)/gpu/lib
+	@strip --strip-unneeded $(BUILD)/gpu/*.so* $(BUILD)/gpu/awq $(BUILD)/gpu/test/cuda/*
+	@echo "BUILD=$(BUILD)/gpu sh test/cuda/check.sh"
+	@echo "LD_LIBRARY_PATH=$(BUILD)/gpu/lib $(BUILD)/gpu/awq bench --device cuda"
 
-.PHONY: check-gpu check-ptxas
+.PHONY: check-gpu bundle-gpu
