@@ -290,28 +290,39 @@ void block_weights_release(const awq_checkpoint *checkpoint, const struct model_
 
 /* ---- preparing to run */
 
+/* Add to each number of a vector, which may be on a GPU. */
+static awq_status add_to_vector(awq_context *context, awq_tensor *vector, float added)
+{
+    const int64_t count = vector->shape[0];
+    float *values = malloc((size_t)count * sizeof *values);
+    if (!values) return AWQ_ERROR_OUT_OF_MEMORY;
+    awq_tensor host;
+    awq_tensor_init_1d(&host, values, AWQ_F32, count);
+    awq_status status = awq_tensor_copy(context, vector, &host, NULL);
+    if (status == AWQ_OK) status = awq_context_synchronize(context, NULL);
+    for (int64_t i = 0; status == AWQ_OK && i < count; i++) values[i] += added;
+    if (status == AWQ_OK) status = awq_tensor_copy(context, &host, vector, NULL);
+    if (status == AWQ_OK) status = awq_context_synchronize(context, NULL);
+    free(values);
+    return status;
+}
+
 /* A float vector of the model, with 'added' to each number, as F32 in memory of the context; NULL stays NULL. */
 static bool copy_vector(awq_context *context, const awq_tensor *tensor, float added, const char *what, float **values)
 {
     void *memory = NULL;
-    awq_tensor host, copy;
+    awq_tensor copy;
     *values = NULL;
     if (!tensor->data) return true;
     const int64_t count = tensor->shape[0];
-    float *sum = malloc((size_t)count * sizeof *sum);
-    if (!sum) return cli_error("out of memory");
-    awq_tensor_init_1d(&host, sum, AWQ_F32, count);
-    awq_status status = awq_tensor_copy(context, tensor, &host, NULL);
-    for (int64_t i = 0; status == AWQ_OK && i < count; i++) sum[i] += added;
-    if (status == AWQ_OK) status = awq_context_allocate(context, (uint64_t)count * sizeof(float), &memory);
+    awq_status status = awq_context_allocate(context, (uint64_t)count * sizeof(float), &memory);
+    *values = memory;
     if (status == AWQ_OK) {
         awq_tensor_init_1d(&copy, memory, AWQ_F32, count);
         context_own(context, &copy);
-        status = awq_tensor_copy(context, &host, &copy, NULL);
+        status = awq_tensor_copy(context, tensor, &copy, NULL);
     }
-    if (status == AWQ_OK) status = awq_context_synchronize(context, NULL);
-    free(sum);
-    *values = memory;
+    if (status == AWQ_OK && added != 0) status = add_to_vector(context, &copy, added);
     return status == AWQ_OK || cli_library_error(status, "%s", what);
 }
 

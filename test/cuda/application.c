@@ -279,7 +279,7 @@ static void compare_searches(const json_t *expected, const json_t *found)
         }
     }
     assert_int_equal(layer, LAYERS);
-    assert_int_equal(index, BLOCK_POINTS);
+    assert_int_equal(index, POINT_KINDS);
 }
 
 /* Every kind of work: scales by half blocks and by outputs, tied heads, clipping, and a pass through quantised blocks. */
