@@ -4,7 +4,8 @@
 set -u
 cd "$(dirname "$0")/.."
 
-directory=$(mktemp -d)
+# In memory where there is such a place: every input is a file.
+directory=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 passed=0 failed=0
 "${BUILD:-build}/test/fuzz/seeds" "$directory/seeds" || exit 1
