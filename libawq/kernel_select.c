@@ -135,22 +135,24 @@ static void explain_cuda(const awq_device_info *device, const awq_kernel_request
                  rows);
     }
     snprintf(reasons[AWQ_KERNEL_MARLIN], sizeof *reasons, "it reads Marlin's layout, which is made when it is forced");
-    snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons,
-             capability != CUDA_HOPPER ? "only for compute capability 9.0; this is %d.%d"
-             : why != NULL             ? why
-             : single                  ? "the tensor cores do not take these activations as precise as they are"
-             : request->bits == 8      ? "codes of 8 bits; it takes up to 4"
-             : rows > CUDA_MMA_ROWS    ? "more than 32 rows keep the tensor cores of four warps busy"
-                                       : "up to 32 rows memory is what limits, and gemm need not lay out x first",
-             capability / 10, capability % 10);
+    const char *hopper = why != NULL           ? why
+                         : single               ? "the tensor cores do not take these activations as precise as they are"
+                         : request->bits == 8   ? "codes of 8 bits; it takes up to 4"
+                         : rows > CUDA_MMA_ROWS ? "more than 32 rows keep the tensor cores of four warps busy"
+                                                : "up to 32 rows memory is what limits, and gemm need not lay out x first";
+    if (capability == CUDA_HOPPER) snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons, "%s", hopper);
+    else
+        snprintf(reasons[AWQ_KERNEL_HOPPER], sizeof *reasons, "only for compute capability 9.0; this is %d.%d",
+                 capability / 10, capability % 10);
+    const char *dequant = single                ? "cuBLASLt would not keep these activations as precise as they are"
+                          : request->bits == 16 ? "a product of dense matrices by cuBLASLt"
+                                                : why;
     const long long crossover = (long long)cuda_crossover(device, request);
-    snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons,
-             single                ? "cuBLASLt would not keep these activations as precise as they are"
-             : request->bits == 16 ? "a product of dense matrices by cuBLASLt"
-             : why != NULL         ? why
-             : rows < crossover    ? "%lld rows; unpacking the weight first pays from %lld on"
-                                   : "%lld rows; unpacking the weight first pays from %lld on, by prediction",
-             rows, crossover);
+    if (dequant != NULL) snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons, "%s", dequant);
+    else
+        snprintf(reasons[AWQ_KERNEL_DEQUANT], sizeof *reasons,
+                 "%lld rows; unpacking the weight first pays from %lld on%s", rows, crossover,
+                 rows < crossover ? "" : ", by prediction");
 }
 
 /* ---- both */
