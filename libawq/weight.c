@@ -118,6 +118,11 @@ void awqi_weight_set_codes(awq_weight *weight, int64_t row, int64_t first, int64
         memcpy(stream, codes, (size_t)count);
         return;
     }
+    if (bits == 4) {
+        for (int64_t i = 0; i < count / 2; i++) stream[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
+        if (count % 2 != 0) stream[count / 2] = codes[count - 1];
+        return;
+    }
     unsigned held = 0, filled = 0; /* bits not yet written */
     for (int64_t i = 0; i < count; i++) {
         held |= (unsigned)codes[i] << filled;

@@ -5,7 +5,8 @@
  * Field i (bits i * bits ..) of word c holds output p c + order[i]. */
 #include "layout.h"
 
-enum { PART = 256 }; /* inputs at a time, a multiple of 8 */
+/* Inputs at a time, a multiple of 8, and columns of words, which fill a cache line of the format. */
+enum { PART = 128, COLUMNS = 16 };
 
 struct fields {
     int bits;
@@ -31,23 +32,27 @@ struct packing {
     uint32_t *qweight;
 };
 
-/* Word column 'c' of qweight: the codes of 'per_word' rows, turned. */
-static void pack_column(void *user_data, int64_t c)
+/* Some word columns of qweight: each the codes of 'per_word' rows, turned. */
+static void pack_columns(void *user_data, int64_t task)
 {
     const struct packing *work = user_data;
     const awq_weight *weight = work->weight;
     const struct fields *fields = work->fields;
-    const int64_t words = weight->n / fields->per_word;
-    uint8_t codes[8][PART];
+    const int64_t words = weight->n / fields->per_word, column = task * COLUMNS;
+    const int64_t columns = awqi_min64(COLUMNS, words - column);
+    uint32_t turned[COLUMNS][PART];
+    uint8_t codes[PART];
     for (int64_t first = 0; first < weight->k; first += PART) {
         int64_t count = awqi_min64(PART, weight->k - first);
-        for (int i = 0; i < fields->per_word; i++)
-            awqi_weight_get_codes(weight, fields->per_word * c + fields->order[i], first, count, codes[i]);
-        for (int64_t k = 0; k < count; k++) {
-            uint32_t word = 0;
-            for (int i = 0; i < fields->per_word; i++) word |= (uint32_t)codes[i][k] << (fields->bits * i);
-            work->qweight[(first + k) * words + c] = word;
+        for (int64_t c = 0; c < columns; c++) {
+            memset(turned[c], 0, sizeof turned[c]);
+            for (int i = 0; i < fields->per_word; i++) {
+                awqi_weight_get_codes(weight, fields->per_word * (column + c) + fields->order[i], first, count, codes);
+                for (int64_t k = 0; k < count; k++) turned[c][k] |= (uint32_t)codes[k] << (fields->bits * i);
+            }
         }
+        for (int64_t k = 0; k < count; k++)
+            for (int64_t c = 0; c < columns; c++) work->qweight[(first + k) * words + column + c] = turned[c][k];
     }
 }
 
@@ -83,7 +88,7 @@ awq_status awqi_gemm_pack(const struct awqi_layout *layout, const awq_weight *we
     if (status != AWQ_OK) return status;
     pack_zeros(weight, fields, qzeros.data);
     struct packing work = {weight, fields, qweight.data};
-    awqi_parallel_for(awqi_packed_context(packed), words, pack_column, &work);
+    awqi_parallel_for(awqi_packed_context(packed), awqi_ceil_div(words, COLUMNS), pack_columns, &work);
     return AWQ_OK;
 }
 
@@ -95,21 +100,28 @@ struct unpacking {
     const awq_tensor *qweight;
 };
 
-static void unpack_column(void *user_data, int64_t c)
+static void unpack_columns(void *user_data, int64_t task)
 {
     const struct unpacking *work = user_data;
     awq_weight *weight = work->weight;
     const struct fields *fields = work->fields;
-    uint8_t codes[8][PART];
+    const int64_t column = task * COLUMNS, columns = awqi_min64(COLUMNS, work->qweight->shape[1] - column);
+    const int64_t *strides = work->qweight->strides;
+    const uint32_t *from = (const uint32_t *)awqi_tensor_data(work->qweight) + column * strides[1];
+    uint32_t turned[COLUMNS][PART];
+    uint8_t codes[PART];
     for (int64_t first = 0; first < weight->k; first += PART) {
         int64_t count = awqi_min64(PART, weight->k - first);
         for (int64_t k = 0; k < count; k++) {
-            uint32_t word = awqi_plane_word(work->qweight, first + k, c);
-            for (int i = 0; i < fields->per_word; i++)
-                codes[i][k] = (uint8_t)(word >> (fields->bits * i) & fields->mask);
+            const uint32_t *row = from + (first + k) * strides[0];
+            for (int64_t c = 0; c < columns; c++) turned[c][k] = row[c * strides[1]];
         }
-        for (int i = 0; i < fields->per_word; i++)
-            awqi_weight_set_codes(weight, fields->per_word * c + fields->order[i], first, count, codes[i]);
+        for (int64_t c = 0; c < columns; c++)
+            for (int i = 0; i < fields->per_word; i++) {
+                for (int64_t k = 0; k < count; k++)
+                    codes[k] = (uint8_t)(turned[c][k] >> (fields->bits * i) & fields->mask);
+                awqi_weight_set_codes(weight, fields->per_word * (column + c) + fields->order[i], first, count, codes);
+            }
     }
 }
 
@@ -145,6 +157,6 @@ awq_status awqi_gemm_unpack(const struct awqi_layout *layout, awq_context *conte
     if (status == AWQ_OK) status = unpack_zeros(*weight, fields, qzeros);
     if (status != AWQ_OK) return status;
     struct unpacking work = {*weight, fields, qweight};
-    awqi_parallel_for(context, words, unpack_column, &work);
+    awqi_parallel_for(context, awqi_ceil_div(words, COLUMNS), unpack_columns, &work);
     return AWQ_OK;
 }
