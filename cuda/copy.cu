@@ -89,10 +89,11 @@ static __global__ void __launch_bounds__(THREADS) stage_kernel(const __grid_cons
 }
 
 /* The same for hopper: [block of inputs][row][64], rows padded to eights, and the chunks of 16 bytes of a row
- * exclusive-ored by row % 8.  A lane moves chunks. */
+ * exclusive-ored by row % 8.  A lane moves chunks.  Like hopper, only where there is wgmma. */
 template <class T>
 static __global__ void __launch_bounds__(THREADS) swizzle_kernel(const __grid_constant__ cuda_product p)
 {
+#if AWQ_WGMMA
     const int32_t rows = (p.rows + 7) / 8 * 8, chunks = p.w.input_blocks * 8;
     const bool ready = p.x.dtype == dtype_of(T()) && p.norm.data == nullptr && p.w.input_scale == nullptr &&
                        p.w.inputs % 8 == 0 &&
@@ -119,6 +120,7 @@ static __global__ void __launch_bounds__(THREADS) swizzle_kernel(const __grid_co
             static_cast<uint4 *>(p.staged)[(static_cast<int64_t>(i / 8) * rows + row) * 8 + (i % 8 ^ row % 8)] = chunk;
         }
     }
+#endif
 }
 
 static cudaError_t swizzle(const cuda_product *product, bool overlap, cudaStream_t stream)

@@ -120,6 +120,7 @@ static __global__ void __launch_bounds__(THREADS)
     if (column >= s.w.columns) return;
     for (int64_t chunk = blockIdx.y; chunk < chunks; chunk += gridDim.y) {
         double sum = 0.0;
+#pragma unroll 1
         for (int64_t row = chunk * CUDA_CHUNK; row < s.w.rows && row < (chunk + 1) * CUDA_CHUNK; row++) {
             const float divisor = __fadd_rn(largest[row * s.groups + column / s.group_size], 1e-6f);
             sum = __dadd_rn(sum, static_cast<double>(__fdiv_rn(fabsf(scaled_value(s, row, column)), divisor)));
