@@ -8,6 +8,7 @@ extern const struct cli_command quantize_command;
 extern const struct cli_command evaluate_command;
 extern const struct cli_command generate_command;
 extern const struct cli_command inspect_command;
+extern const struct cli_command estimate_command;
 extern const struct cli_command tokenize_command;
 extern const struct cli_command outliers_command;
 extern const struct cli_command convert_command;

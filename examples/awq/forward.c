@@ -63,15 +63,32 @@ static void describe(awq_context *context, const struct model_config *config, co
     session->dtype = activation_dtype(context, config);
 }
 
+static struct session_sizes size_arrays(struct session *session)
+{
+    struct array arrays[SESSION_ARRAYS];
+    struct session_sizes sizes = {0};
+    list_arrays(session, arrays);
+    for (int i = 0; i < SESSION_ARRAYS; i++)
+        *(arrays[i].pointer == (void **)&session->cache ? &sizes.cache : &sizes.activations) += arrays[i].bytes;
+    return sizes;
+}
+
 uint64_t session_bytes(awq_context *context, const struct model_config *config, const struct session_options *options)
 {
     struct session session;
-    struct array arrays[SESSION_ARRAYS];
-    uint64_t total = 0;
     describe(context, config, options, &session);
-    list_arrays(&session, arrays);
-    for (int i = 0; i < SESSION_ARRAYS; i++) total += arrays[i].bytes;
-    return total;
+    const struct session_sizes sizes = size_arrays(&session);
+    return sizes.cache + sizes.activations;
+}
+
+struct session_sizes session_sizes_on(int32_t device_type, const struct model_config *config,
+                                      const struct session_options *options)
+{
+    const bool is_cuda = device_type == AWQ_DEVICE_CUDA;
+    struct session session = {.config = *config, .options = *options};
+    session.steps = is_cuda ? &cuda_steps : &cpu_steps;
+    session.dtype = is_cuda ? AWQ_F16 : AWQ_F32; /* of BF16 the size is the same */
+    return size_arrays(&session);
 }
 
 /* ---- rotary positions */

@@ -261,10 +261,13 @@ static double speed(const struct generation *generation)
 static bool print_json(const struct generation *generation)
 {
     const struct options *options = generation->options;
+    uint64_t peak = 0;
+    awq_status status = awq_context_get_memory(generation->context, NULL, &peak);
+    if (status != AWQ_OK) return cli_library_error(status, "memory");
     json_t *texts = json_array();
     for (int64_t i = 0; texts && !options->output && i < options->documents; i++)
         json_array_append_new(texts, json_stringn(generation->texts[i].bytes, generation->texts[i].length));
-    json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:f, s:o}",
+    json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:s, s:f, s:f, s:f, s:I, s:o}",
         "model", options->model,
         "documents", (json_int_t)options->documents,
         "prompt_tokens", (json_int_t)generation->prompt.count,
@@ -273,6 +276,7 @@ static bool print_json(const struct generation *generation)
         "prompt_seconds", generation->prompt_seconds,
         "seconds", generation->prompt_seconds + generation->seconds,
         "tokens_per_second", speed(generation),
+        "peak_memory_bytes", (json_int_t)peak,
         "texts", texts);
     if (!json) return cli_error("the results cannot be written as JSON");
     bool ok = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0 && putchar('\n') != EOF;

@@ -232,6 +232,14 @@ void session_destroy(struct session *session);
 uint64_t session_bytes(awq_context *context, const struct model_config *config,
                        const struct session_options *options);
 
+/* The same on a device of a type (AWQ_DEVICE_*), which need not be here: keys and values, and all else. */
+struct session_sizes {
+    uint64_t cache, activations;
+};
+
+struct session_sizes session_sizes_on(int32_t device_type, const struct model_config *config,
+                                      const struct session_options *options);
+
 /* How many positions a sequence holds; and forget those from 'length' on. */
 int64_t session_length(const struct session *session, int64_t sequence);
 void session_truncate(struct session *session, int64_t sequence, int64_t length);
