@@ -310,7 +310,7 @@ static bool cuda_scores(struct session *session, const float *logits, const floa
          check(session, own->kernels->scores(&job, NULL), "scores") &&
          check(session, own->kernels->download(found, own->scores, bytes, NULL), "scores");
     for (int64_t i = 0; ok && i < rows; i++)
-        scores[i] = (struct score){found[i].loss, found[i].divergence, found[i].agrees != 0};
+        scores[i] = (struct score){found[i].loss, found[i].reference_loss, found[i].divergence, found[i].rank};
     free(found);
     return ok;
 }

@@ -62,6 +62,16 @@ static int64_t index_of(const float *x, int64_t count, float value)
     return count;
 }
 
+/* How many tokens come before one in the order of their logits. */
+INLINED int64_t rank_of(const float *x, int64_t count, int64_t token)
+{
+    if (token >= count) return count;
+    int64_t rank = 0;
+    for (int64_t i = 0; i < token; i++) rank += x[i] >= x[token];
+    for (int64_t i = token + 1; i < count; i++) rank += x[i] > x[token];
+    return rank;
+}
+
 VECTORIZED static void score_task(void *data, int64_t row)
 {
     const struct score_job *job = data;
@@ -70,15 +80,14 @@ VECTORIZED static void score_task(void *data, int64_t row)
     const float *x = job->logits + row * count;
     float maximum = highest(x, count);
     double norm = log_sum_exp(x, count, maximum);
-    score->loss = norm - (double)x[job->targets[row]];
-    score->divergence = 0;
-    score->agrees = false;
+    *score = (struct score){.loss = norm - (double)x[job->targets[row]]};
     if (!job->reference) return;
     const float *reference = job->reference + row * count;
     float reference_maximum = highest(reference, count);
     double reference_norm = log_sum_exp(reference, count, reference_maximum);
+    score->reference_loss = reference_norm - (double)reference[job->targets[row]];
     score->divergence = divergence(reference, reference_norm, x, norm, count);
-    score->agrees = index_of(x, count, maximum) == index_of(reference, count, reference_maximum);
+    score->rank = rank_of(x, count, index_of(reference, count, reference_maximum));
 }
 
 bool score_rows(awq_context *context, const float *logits, const float *reference, const int32_t *targets, int64_t rows,

@@ -9,9 +9,10 @@
 
 /* What one position contributes. */
 struct score {
-    double loss;       /* -ln p(target) */
-    double divergence; /* KL(reference || model) in nats; 0 without a reference */
-    bool agrees;       /* the likeliest token is the reference's */
+    double loss;           /* -ln p(target) */
+    double reference_loss; /* the same of the reference; these three are 0 without one */
+    double divergence;     /* KL(reference || model) in nats */
+    int64_t rank;          /* how many tokens the model puts before the reference's likeliest; of equals the first leads */
 };
 
 /* scores[rows] from logits[rows][vocabulary], the reference's (NULL: none) and the tokens that came next, on the

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define APP_CUDA_KERNELS_VERSION 1u
+#define APP_CUDA_KERNELS_VERSION 2u
 
 /* Floats of a dtype of awq.h: AWQ_F32, AWQ_F16 or AWQ_BF16. */
 struct cuda_floats {
@@ -97,8 +97,8 @@ struct cuda_argmax {
 
 /* How well a row of logits predicts its target, and how far it is from a reference. */
 struct cuda_score {
-    double loss, divergence;
-    int64_t agrees; /* 0 or 1 */
+    double loss, reference_loss, divergence;
+    int64_t rank; /* how many tokens it puts before the reference's likeliest */
 };
 
 struct cuda_scores {

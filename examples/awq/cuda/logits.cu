@@ -74,7 +74,7 @@ static __global__ void __launch_bounds__(THREADS) scores_kernel(const __grid_con
     for (int64_t row = blockIdx.x; row < job.rows; row += gridDim.x) {
         const float *q = job.logits + row * job.vocabulary;
         const summary own = summarize(q, job.vocabulary, shared);
-        cuda_score score = {own.norm - static_cast<double>(q[job.targets[row]]), 0.0, 0};
+        cuda_score score = {own.norm - static_cast<double>(q[job.targets[row]]), 0.0, 0.0, 0};
         if (job.reference != nullptr) {
             const float *p = job.reference + row * job.vocabulary;
             const summary other = summarize(p, job.vocabulary, shared);
@@ -85,7 +85,12 @@ static __global__ void __launch_bounds__(THREADS) scores_kernel(const __grid_con
                        (log_p - (static_cast<double>(q[i]) - own.norm));
             }
             score.divergence = reduce_block(sum, reinterpret_cast<double *>(shared), sum_of<double>());
-            score.agrees = own.token == other.token;
+            score.reference_loss = other.norm - static_cast<double>(p[job.targets[row]]);
+            /* Of NaN no token is the likeliest. */
+            int64_t before = 0;
+            for (int64_t i = threadIdx.x; other.token < job.vocabulary && i < job.vocabulary; i += THREADS)
+                before += q[i] > q[other.token] || (q[i] == q[other.token] && i < other.token);
+            score.rank = reduce_block(before, reinterpret_cast<int64_t *>(shared), sum_of<int64_t>());
         }
         if (threadIdx.x == 0) job.scores[row] = score;
     }
