@@ -14,26 +14,24 @@ static bool open_models(struct evaluation *evaluation)
 {
     const struct evaluate_options *options = evaluation->options;
     const struct model_options model_options = {.no_fuse = options->no_fuse, .tuning = options->tuning};
-    struct model **reference = &evaluation->reference.model;
-    if (!model_open(evaluation->context, options->model, &model_options, &evaluation->model.model)) return false;
+    struct model **model = &evaluation->model.model, **reference = &evaluation->reference.model;
+    if (!model_open(evaluation->context, options->model, &model_options, model)) return false;
+    evaluation->limit = (*model)->config.context;
     if (!options->against) return true;
     if (!model_open(evaluation->context, options->against, &model_options, reference)) return false;
-    if (evaluation->model.model->config.vocabulary == (*reference)->config.vocabulary) return true;
+    if ((*reference)->config.context < evaluation->limit) evaluation->limit = (*reference)->config.context;
+    if ((*model)->config.vocabulary == (*reference)->config.vocabulary) return true;
     return cli_error("%s has a vocabulary of %" PRId64 " tokens, %s one of %" PRId64 ": they cannot be compared",
-                     options->model, evaluation->model.model->config.vocabulary, options->against,
+                     options->model, (*model)->config.vocabulary, options->against,
                      (*reference)->config.vocabulary);
 }
 
 static bool measure_contexts(struct evaluation *evaluation)
 {
     const struct evaluate_options *options = evaluation->options;
-    const struct model_config *config = &evaluation->model.model->config;
-    int64_t limit = config->context;
-    if (evaluation->reference.model && evaluation->reference.model->config.context < limit)
-        limit = evaluation->reference.model->config.context;
-    if (!windows_read(options, config->vocabulary, &evaluation->windows)) return false;
+    if (!windows_read(options, evaluation->model.model->config.vocabulary, &evaluation->windows)) return false;
     for (int i = 0; i < evaluation->context_count; i++) {
-        if (!windows_cut(options, evaluation->contexts[i], limit, &evaluation->windows) ||
+        if (!windows_cut(options, evaluation->contexts[i], evaluation->limit, &evaluation->windows) ||
             !evaluate_windows(evaluation, &evaluation->measures[i]))
             return false;
         evaluation->measured++;
@@ -44,8 +42,10 @@ static bool measure_contexts(struct evaluation *evaluation)
 /* Everything but the report. */
 static bool evaluate(struct evaluation *evaluation)
 {
-    return placement_open(&evaluation->options->placement, &evaluation->context) && open_models(evaluation) &&
-           measure_contexts(evaluation);
+    const struct evaluate_options *options = evaluation->options;
+    return placement_open(&options->placement, &evaluation->context) && open_models(evaluation) &&
+           (!options->tasks || evaluate_tasks(evaluation)) &&
+           (!evaluation->context_count || measure_contexts(evaluation));
 }
 
 static void evaluation_close(struct evaluation *evaluation)
@@ -103,7 +103,13 @@ static int check_options(const struct cli_command *command, struct evaluation *e
 {
     const struct evaluate_options *options = evaluation->options;
     const struct thresholds *thresholds = &options->thresholds;
-    if (!options->text == !options->tokens) return cli_usage(command, "give either --text or --tokens");
+    bool judged = thresholds->max_kl || thresholds->max_perplexity_ratio || thresholds->min_top1;
+    if (options->text && options->tokens) return cli_usage(command, "give either --text or --tokens, not both");
+    if (!options->text && !options->tokens) {
+        if (!options->tasks || judged || options->logits || options->contexts || options->stride || options->limit)
+            return cli_usage(command, "give either --text or --tokens");
+        return EXIT_OK;
+    }
     if (options->text && tokens_is_id_file(options->text))
         return cli_usage(command, "%s holds token ids: give it as --tokens", options->text);
     evaluation->context_count = parse_contexts(options->contexts, evaluation->contexts);
@@ -112,7 +118,7 @@ static int check_options(const struct cli_command *command, struct evaluation *e
                          options->contexts, MAX_CONTEXTS);
     if (evaluation->context_count > 1 && options->logits)
         return cli_usage(command, "--logits takes those of one --context");
-    if (!options->against && (thresholds->max_kl || thresholds->max_perplexity_ratio || thresholds->min_top1))
+    if (judged && !options->against)
         return cli_usage(command, "thresholds hold a model to another one: give it as --against");
     return EXIT_OK;
 }
@@ -152,6 +158,11 @@ static const struct cli_option table[] = {
     {CLI_STRING, "tokens", offsetof(struct evaluate_options, tokens), .argument = "FILE",
      .help = "Token ids instead: .npy, .u16 or .u32.  Rows of a two-dimensional .npy are windows: all but the last "
              "token of a row are fed, all but the first predicted."},
+    {CLI_STRING, "tasks", offsetof(struct evaluate_options, tasks), .argument = "FILE",
+     .help = "Prompts to continue, with or without a text beside them: UTF-8 lines of a prompt, a tab and the text "
+             "expected.  One is solved when the likeliest tokens, one after the other, spell that text; blanks before "
+             "it do not count.  With --against the other model gets the same tokens, and the retention is the ratio of "
+             "what both solve."},
     {CLI_STRING, "context", offsetof(struct evaluate_options, contexts), .argument = "N,..",
      .help = "Tokens in a window [default: what the model takes, 2048 at most].  Of several lengths, such as "
              "128,256,512, each is measured."},
@@ -198,7 +209,8 @@ const struct cli_command evaluate_command = {
              "and the exit status is 1.",
     .examples = "  awq evaluate MODEL --text held-out.txt\n"
                 "  awq evaluate MODEL-awq --against MODEL --text held-out.txt --json\n"
-                "  awq evaluate MODEL-awq --against MODEL --text held-out.txt --context 256,2048 --max-kl 0.05",
+                "  awq evaluate MODEL-awq --against MODEL --text held-out.txt --context 256,2048 --max-kl 0.05\n"
+                "  awq evaluate MODEL-awq --against MODEL --tasks tasks.tsv",
     .options = table,
     .defaults = &defaults,
     .options_size = sizeof defaults,

@@ -72,7 +72,8 @@ static bool add_tasks(json_t *json, const struct evaluation *evaluation)
         double reference = (double)tasks->reference_solved;
         json_object_set_new(found, "reference_solved", json_integer(tasks->reference_solved));
         json_object_set_new(found, "reference_accuracy", json_real(reference / (double)tasks->tasks));
-        json_object_set_new(found, "retention", reference > 0 ? json_real((double)tasks->solved / reference) : json_null());
+        json_object_set_new(found, "retention",
+                            reference > 0 ? json_real((double)tasks->solved / reference) : json_null());
     }
     return json_object_set_new(json, "tasks", found) == 0;
 }

@@ -78,6 +78,7 @@ struct evaluation {
     awq_context *context;
     struct windows windows;
     struct runner model, reference; /* reference.model is NULL without --against */
+    int64_t limit;                  /* tokens that both take */
     int64_t contexts[MAX_CONTEXTS]; /* lengths to measure */
     int context_count;
     struct measure measures[MAX_CONTEXTS];
@@ -93,6 +94,10 @@ void runner_release(struct runner *runner);
 
 /* Measure with the windows that were cut. */
 bool evaluate_windows(struct evaluation *evaluation, struct measure *measure);
+
+/* ---- evaluate_tasks.c: prompts, and the text that should follow each */
+
+bool evaluate_tasks(struct evaluation *evaluation);
 
 /* ---- evaluate_verdict.c: thresholds */
 
