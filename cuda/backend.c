@@ -218,6 +218,7 @@ static const struct awqi_backend backend = {
     .add_shares = awqi_cuda_add_shares,
     .quantize = awqi_cuda_quantize,
     .subtract = awqi_cuda_subtract,
+    .keep_columns = awqi_cuda_keep_columns,
     .product_norm = awqi_cuda_product_norm,
     .group_norms = awqi_cuda_group_norms,
     .linear_prepare = awqi_cuda_linear_prepare,

@@ -84,6 +84,22 @@ cudaError_t awqi_cuda_launch_subtract(const cuda_scaled *scaled, float *values, 
     return launch(for_rows(scaled->w, stream), subtract_kernel, *scaled, values);
 }
 
+static __global__ void __launch_bounds__(THREADS)
+    keep_kernel(const __grid_constant__ cuda_scaled s, const int32_t *columns, int64_t count, float *values)
+{
+    for (int64_t row = blockIdx.x; row < s.w.rows; row += gridDim.x)
+        for (int64_t i = threadIdx.x; i < count; i += THREADS) {
+            const float kept = round_to(AWQ_F16, scaled_value(s, row, columns[i]));
+            values[row * s.w.columns + columns[i]] = __fdiv_rn(kept, s.scales[columns[i]]);
+        }
+}
+
+cudaError_t awqi_cuda_launch_keep(const cuda_scaled *scaled, const int32_t *columns, int64_t count, float *values,
+                                  cudaStream_t stream)
+{
+    return launch(for_rows(scaled->w, stream), keep_kernel, *scaled, columns, count, values);
+}
+
 /* ---- the largest of each group */
 
 static __global__ void __launch_bounds__(THREADS)

@@ -162,6 +162,8 @@ awq_status awqi_cuda_group_max(void *device, const struct awqi_scaled *scaled, i
 awq_status awqi_cuda_add_shares(void *device, const awq_tensor *w, int64_t group_size, double *sums);
 awq_status awqi_cuda_quantize(void *device, struct awqi_quantize_job *job);
 awq_status awqi_cuda_subtract(void *device, const struct awqi_scaled *scaled, float *values);
+awq_status awqi_cuda_keep_columns(void *device, const struct awqi_scaled *scaled, const int32_t *columns, int64_t count,
+                                  float *values);
 awq_status awqi_cuda_product_norm(void *device, const float *x, int64_t rows, const float *delta, int64_t n, int64_t k,
                                   double *sum);
 awq_status awqi_cuda_group_norms(void *device, const struct awqi_group_norms_job *job);

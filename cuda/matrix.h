@@ -90,6 +90,8 @@ cudaError_t awqi_cuda_launch_shares(const struct cuda_scaled *scaled, const floa
                                     double *sums, cudaStream_t stream);
 cudaError_t awqi_cuda_launch_quantize(const struct cuda_quantization *job, cudaStream_t stream);
 cudaError_t awqi_cuda_launch_subtract(const struct cuda_scaled *scaled, float *values, cudaStream_t stream);
+cudaError_t awqi_cuda_launch_keep(const struct cuda_scaled *scaled, const int32_t *columns, int64_t count,
+                                  float *values, cudaStream_t stream);
 
 /* ---- norms.cu */
 

@@ -69,6 +69,20 @@ awq_status awqi_cuda_subtract(void *device, const struct awqi_scaled *scaled, fl
     return awqi_cuda_end(&work, AWQ_OK, "subtracting weights");
 }
 
+awq_status awqi_cuda_keep_columns(void *device, const struct awqi_scaled *scaled, const int32_t *columns, int64_t count,
+                                  float *values)
+{
+    const uint64_t bytes = scale_bytes(scaled->w, scaled->scales), column_bytes = (uint64_t)count * sizeof *columns;
+    struct cuda_work work;
+    awq_status status = awqi_cuda_begin(device, awqi_cuda_align(bytes) + awqi_cuda_align(column_bytes), &work);
+    if (status != AWQ_OK) return status;
+    const float *scales = awqi_cuda_carve_copy(&work, scaled->scales, bytes);
+    const int32_t *kept = awqi_cuda_carve_copy(&work, columns, column_bytes);
+    const struct cuda_scaled s = scaled_of(scaled->w, scales, scaled->w->shape[1], scaled->dtype);
+    if (work.error == cudaSuccess) work.error = awqi_cuda_launch_keep(&s, kept, count, values, NULL);
+    return awqi_cuda_end(&work, AWQ_OK, "keeping columns");
+}
+
 awq_status awqi_cuda_add_shares(void *device, const awq_tensor *w, int64_t group_size, double *sums)
 {
     const struct cuda_scaled s = scaled_of(w, NULL, group_size, AWQ_F32);

@@ -11,7 +11,7 @@
 #include "weight.h"
 
 /* Raised whenever this table or a struct it passes changes. */
-#define AWQI_BACKEND_ABI 6u
+#define AWQI_BACKEND_ABI 7u
 
 /* What the core lends a backend that is not linked with it. */
 struct awqi_host {
@@ -147,6 +147,9 @@ struct awqi_backend {
     awq_status (*quantize)(void *device, struct awqi_quantize_job *job);
     /* values[n][k] = w s - values, on the device. */
     awq_status (*subtract)(void *device, const struct awqi_scaled *scaled, float *values);
+    /* values[n][k] = F16(w s) / s in 'count' columns, on the device; the others stay.  There are scales. */
+    awq_status (*keep_columns)(void *device, const struct awqi_scaled *scaled, const int32_t *columns, int64_t count,
+                               float *values);
     /* *sum = sum over rows of x[rows][k] and outputs of delta[n][k], both on the device, of (x delta^T)^2, accumulated in
      * double. */
     awq_status (*product_norm)(void *device, const float *x, int64_t rows, const float *delta, int64_t n, int64_t k,

@@ -114,6 +114,20 @@ awq_status awqi_fetch_rows(awq_context *context, const awq_tensor *tensor, int64
     return awqi_context_backend(context)->copy(awqi_context_device(context), &part, &host, NULL);
 }
 
+awq_status awqi_fetch_column(awq_context *context, const awq_tensor *matrix, int64_t column, float *values)
+{
+    const int64_t rows = matrix->shape[0];
+    if (matrix->device_type == AWQ_DEVICE_CPU) {
+        for (int64_t row = 0; row < rows; row++) awqi_load_columns(matrix, row, column, values + row, 1);
+        return AWQ_OK;
+    }
+    awq_tensor part = *matrix, host;
+    part.ndim = 1;
+    part.byte_offset += (uint64_t)(column * matrix->strides[1] * (int64_t)awq_dtype_size(matrix->dtype));
+    awq_tensor_init_1d(&host, values, AWQ_F32, rows);
+    return awqi_context_backend(context)->copy(awqi_context_device(context), &part, &host, NULL);
+}
+
 awq_status awqi_fetch_element(awq_context *context, const awq_tensor *tensor, int64_t row, int64_t column, float *value)
 {
     if (tensor->device_type == AWQ_DEVICE_CPU) {

@@ -27,9 +27,11 @@ awq_status awqi_place_floats(awq_context *context, int64_t count, const char *wh
 awq_status awqi_place_copy(awq_context *context, const float *host, int64_t count, const char *what, float **placed);
 void awqi_unplace_floats(awq_context *context, float *placed, const float *host);
 
-/* Read rows first .. first + count - 1 of a reachable F32 matrix, or of a vector as one row, into contiguous host
+/* Read rows first .. first + count - 1 of a reachable matrix of floats, or a vector as one row, into contiguous host
  * memory. */
 awq_status awqi_fetch_rows(awq_context *context, const awq_tensor *tensor, int64_t first, int64_t count, float *values);
+/* values[rows] = one column of a reachable matrix of floats. */
+awq_status awqi_fetch_column(awq_context *context, const awq_tensor *matrix, int64_t column, float *values);
 
 /* One element of a reachable float tensor, leading dimensions flattened. */
 awq_status awqi_fetch_element(awq_context *context, const awq_tensor *tensor, int64_t row, int64_t column,

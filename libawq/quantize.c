@@ -203,27 +203,35 @@ static awq_status mask_salient(struct quantization *work)
     return AWQ_OK;
 }
 
-static awq_status keep_salient(struct quantization *work)
+/* values[n] is a room for it. */
+static awq_status keep_column(struct quantization *work, int64_t index, float *values)
 {
     const struct awqi_scaled scaled = scaled_weight(work);
-    const int64_t count = work->salient.count;
+    const int64_t column = work->salient.columns[index];
     awq_weight *weight = work->weight;
-    awq_status status = awqi_weight_add_salient(weight, count);
-    if (status != AWQ_OK || count == 0) return status;
-    memcpy(weight->salient_columns, work->salient.columns, (size_t)count * sizeof *weight->salient_columns);
-    for (int64_t row = 0; row < work->n; row++)
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t column = work->salient.columns[i];
-            float value;
-            awqi_scaled_load(&scaled, row, column, &value, 1);
-            const uint16_t half = awqi_f32_to_f16(value);
-            if ((half & 0x7c00u) == 0x7c00u)
-                return awqi_fail(AWQ_ERROR_NON_FINITE,
-                                 "w: row %lld, column %lld is salient, but %g (scaled) overflows F16",
-                                 (long long)row, (long long)column, (double)value);
-            weight->salient_values[row * count + i] = half;
-        }
+    awq_status status = awqi_scaled_fetch_column(work->context, &scaled, column, values);
+    if (status != AWQ_OK) return status;
+    weight->salient_columns[index] = (int32_t)column;
+    for (int64_t row = 0; row < work->n; row++) {
+        const uint16_t half = awqi_f32_to_f16(values[row]);
+        if ((half & 0x7c00u) == 0x7c00u)
+            return awqi_fail(AWQ_ERROR_NON_FINITE, "w: row %lld, column %lld is salient, but %g (scaled) overflows F16",
+                             (long long)row, (long long)column, (double)values[row]);
+        weight->salient_values[row * work->salient.count + index] = half;
+    }
     return AWQ_OK;
+}
+
+static awq_status keep_salient(struct quantization *work)
+{
+    void *values;
+    awq_status status = awqi_weight_add_salient(work->weight, work->salient.count);
+    if (status != AWQ_OK || work->salient.count == 0) return status;
+    status = awqi_alloc(work->context, (uint64_t)work->n, sizeof(float), "a salient column", &values);
+    if (status != AWQ_OK) return status;
+    for (int64_t i = 0; status == AWQ_OK && i < work->salient.count; i++) status = keep_column(work, i, values);
+    awqi_free(work->context, values);
+    return status;
 }
 
 static awq_status quantize_blocks(struct quantization *work, bool record_input_scale)

@@ -1,12 +1,16 @@
 /* Salient input channels: choosing them, and the columns that a weight keeps in FP16. */
 #include "salient.h"
 
+#include "place.h"
 #include "weight.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-enum { BLOCK = 256 }; /* inputs converted at once, on the stack */
+enum {
+    BLOCK = 256,       /* inputs converted at once, on the stack */
+    FETCHED = 1 << 20, /* elements of a weight brought to the host at once */
+};
 
 /* ---- choosing */
 
@@ -93,6 +97,34 @@ static void sum_squares(void *user_data, int64_t block)
     }
 }
 
+static void add_squares(awq_context *context, const awq_tensor *w, struct ranked *ranked)
+{
+    struct norms norms = {w, ranked};
+    awqi_parallel_for(context, awqi_ceil_div(w->shape[1], BLOCK), sum_squares, &norms);
+}
+
+/* A weight elsewhere comes to the host some rows at a time, so that the sums are those of one that lies there. */
+static awq_status rank_by_weight(awq_context *context, const awq_tensor *w, struct ranked *ranked)
+{
+    const int64_t n = w->shape[0], k = w->shape[1], most = awqi_min64(awqi_max64(FETCHED / k, 1), n);
+    void *rows;
+    if (w->device_type == AWQ_DEVICE_CPU) {
+        add_squares(context, w, ranked);
+        return AWQ_OK;
+    }
+    awq_status status = awqi_alloc(context, (uint64_t)most, (uint64_t)k * sizeof(float), "rows of a weight", &rows);
+    if (status != AWQ_OK) return status;
+    for (int64_t first = 0; status == AWQ_OK && first < n; first += most) {
+        awq_tensor part;
+        const int64_t count = awqi_min64(most, n - first);
+        status = awqi_fetch_rows(context, w, first, count, rows);
+        awq_tensor_init_const_2d(&part, rows, AWQ_F32, count, k);
+        if (status == AWQ_OK) add_squares(context, &part, ranked);
+    }
+    awqi_free(context, rows);
+    return status;
+}
+
 /* splitmix64: a number for each column that depends on it and on the seed only. */
 static double random_value(uint64_t seed, int64_t column)
 {
@@ -107,15 +139,11 @@ static awq_status rank(awq_context *context, const awq_quantize_options *options
 {
     const int64_t k = w->shape[1];
     for (int64_t j = 0; j < k; j++) ranked[j] = (struct ranked){0.0, j};
-    if (options->salient_rule == AWQ_SALIENT_BY_WEIGHT) {
-        struct norms norms = {w, ranked};
-        awqi_parallel_for(context, awqi_ceil_div(k, BLOCK), sum_squares, &norms);
-    } else if (options->salient_rule == AWQ_SALIENT_AT_RANDOM) {
-        for (int64_t j = 0; j < k; j++) ranked[j].value = random_value(options->seed, j);
-    } else {
+    if (options->salient_rule == AWQ_SALIENT_BY_WEIGHT) return rank_by_weight(context, w, ranked);
+    if (options->salient_rule == AWQ_SALIENT_BY_ACTIVATION)
         return options->importance != NULL ? rank_by_importance(options->importance, k, ranked)
                                            : rank_by_calibration(context, calibration, k, ranked);
-    }
+    for (int64_t j = 0; j < k; j++) ranked[j].value = random_value(options->seed, j);
     return AWQ_OK;
 }
 
@@ -172,10 +200,9 @@ awq_status awqi_salient_choose(awq_context *context, const awq_quantize_options 
 {
     *salient = (struct awqi_salient){0};
     if (options->salient_columns == NULL && options->salient_fraction == 0.0) return AWQ_OK;
-    if (w->shape[1] > INT32_MAX || awqi_context_device_type(context) != AWQ_DEVICE_CPU)
-        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "salient columns of a weight of %lld inputs on device type %d; up to "
-                                                "%d on a CPU context are possible", (long long)w->shape[1],
-                         awqi_context_device_type(context), INT32_MAX);
+    if (w->shape[1] > INT32_MAX)
+        return awqi_fail(AWQ_ERROR_UNSUPPORTED, "salient columns of a weight of %lld inputs; up to %d are possible",
+                         (long long)w->shape[1], INT32_MAX);
     if (options->salient_columns == NULL) return choose_by_rule(context, options, calibration, w, salient);
     void *memory;
     awq_status status = check_columns(options->salient_columns, w->shape[1]);

@@ -12,7 +12,7 @@ struct awqi_salient {
 /* Check the options that say which: AWQ_ERROR_INVALID. */
 awq_status awqi_salient_check(const awq_quantize_options *options);
 
-/* Choose the columns of w[N][K] that checked options ask for.  'calibration' (NULL: none) stands in for an importance
+/* Choose the columns of w[N][K], reachable, that checked options ask for.  'calibration' (NULL: none) stands in for an importance
  * that they do not give.  Released with awqi_salient_release, also after a failure. */
 awq_status awqi_salient_choose(awq_context *context, const awq_quantize_options *options,
                                const awq_calibration *calibration, const awq_tensor *w, struct awqi_salient *salient);

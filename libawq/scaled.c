@@ -15,6 +15,17 @@ void awqi_scaled_load(const struct awqi_scaled *scaled, int64_t row, int64_t fir
     for (int64_t i = 0; i < count; i++) values[i] = awqi_round_to(scaled->dtype, values[i]);
 }
 
+awq_status awqi_scaled_fetch_column(awq_context *context, const struct awqi_scaled *scaled, int64_t column,
+                                    float *values)
+{
+    const int64_t n = scaled->w->shape[0];
+    awq_status status = awqi_fetch_column(context, scaled->w, column, values);
+    if (status != AWQ_OK || scaled->scales == NULL) return status;
+    for (int64_t row = 0; row < n; row++)
+        values[row] = awqi_round_to(scaled->dtype, values[row] * scaled->scales[column]);
+    return AWQ_OK;
+}
+
 awq_status awqi_scaled_take_scales(awq_context *context, const awq_search *search, const awq_tensor *given, int64_t k,
                                    float **scales)
 {

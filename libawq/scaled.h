@@ -13,6 +13,10 @@ struct awqi_scaled {
 /* values[count] = inputs 'first' .. of row 'row'; in host memory only. */
 void awqi_scaled_load(const struct awqi_scaled *scaled, int64_t row, int64_t first, float *values, int64_t count);
 
+/* values[N] = one column, read from where the context computes. */
+awq_status awqi_scaled_fetch_column(awq_context *context, const struct awqi_scaled *scaled, int64_t column,
+                                    float *values);
+
 /* The column scales to use for a weight of k inputs: those of a finished search, or 'given' (F32 [k], positive), never
  * both.  *scales is a copy to release with awqi_free, or NULL when there are none. */
 awq_status awqi_scaled_take_scales(awq_context *context, const awq_search *search, const awq_tensor *given, int64_t k,

@@ -482,19 +482,16 @@ static void run_release(struct run *run)
 
 /* ---- the loss of a candidate */
 
-/* candidate = F16(W s) / s in the salient columns, where the quantiser saw zeros.  There are such on the CPU only. */
-static void keep_salient(const struct run *run, int64_t index, float *candidate)
+/* What stays in FP16, in the salient columns, where the quantiser saw zeros. */
+static awq_status keep_salient(const struct run *run, int64_t index, float *candidate)
 {
+    awq_context *context = run->search->context;
     const awq_tensor *w = &run->weights[index];
     const struct awqi_salient *salient = &run->salient[index];
     const struct awqi_scaled scaled = {w, run->scales, is_exact(run->search) ? AWQ_F32 : w->dtype};
-    for (int64_t row = 0; row < w->shape[0]; row++)
-        for (int64_t i = 0; i < salient->count; i++) {
-            float value;
-            awqi_scaled_load(&scaled, row, salient->columns[i], &value, 1);
-            candidate[row * w->shape[1] + salient->columns[i]] =
-                awqi_round_to(AWQ_F16, value) / run->scales[salient->columns[i]];
-        }
+    if (salient->count == 0) return AWQ_OK;
+    return awqi_context_backend(context)->keep_columns(awqi_context_device(context), &scaled, salient->columns,
+                                                       salient->count, candidate);
 }
 
 /* candidate = Q(W s) / s */
@@ -510,9 +507,8 @@ static awq_status quantize_candidate(struct run *run, int64_t index, float *cand
         .unscale = true,
     };
     awq_status status = awqi_context_backend(search->context)->quantize(awqi_context_device(search->context), &job);
-    if (status != AWQ_OK) return awqi_fail_in(status, "weight %lld", (long long)index);
-    keep_salient(run, index, candidate);
-    return AWQ_OK;
+    if (status == AWQ_OK) status = keep_salient(run, index, candidate);
+    return status == AWQ_OK ? status : awqi_fail_in(status, "weight %lld", (long long)index);
 }
 
 static awq_status built_in_loss(struct run *run, double *loss)

@@ -75,7 +75,7 @@ awq_status salient_quantize_scaled(const struct quantize_job *job, const awq_ten
                                    const awq_quantize_options *options, awq_weight **weight,
                                    struct linear_report *report)
 {
-    awq_context *context = job->context;
+    awq_context *context = job->context, *host = job->host;
     awq_quantize_options plain = *options;
     awq_weight *marked = NULL, *before = NULL;
     awq_tensor factor_view;
@@ -83,15 +83,15 @@ awq_status salient_quantize_scaled(const struct quantize_job *job, const awq_ten
     void *factors = NULL;
     plain.salient_fraction = 0;
     awq_status status = awq_quantize(context, w, NULL, options, &marked);
-    if (status == AWQ_OK) status = awq_context_allocate(context, (uint64_t)k * sizeof(float), &factors);
-    if (status == AWQ_OK) status = fill_factors(context, marked, (float)job->settings->salient_scale, k, factors);
+    if (status == AWQ_OK) status = awq_context_allocate(host, (uint64_t)k * sizeof(float), &factors);
+    if (status == AWQ_OK) status = fill_factors(host, marked, (float)job->settings->salient_scale, k, factors);
     if (status == AWQ_OK) status = awq_quantize(context, w, NULL, &plain, &before);
     awq_tensor_init_const_1d(&factor_view, factors, AWQ_F32, k);
     plain.input_scale = &factor_view;
     if (status == AWQ_OK) status = awq_quantize(context, w, NULL, &plain, weight);
-    if (status == AWQ_OK) status = compare_scales(context, before, *weight, report);
+    if (status == AWQ_OK) status = compare_scales(host, before, *weight, report);
     awq_weight_destroy(marked);
     awq_weight_destroy(before);
-    awq_context_free(context, factors);
+    awq_context_free(host, factors);
     return status;
 }

@@ -160,6 +160,7 @@ const struct awqi_backend awqi_cpu_backend = {
     .add_shares = awqi_cpu_add_shares,
     .quantize = awqi_cpu_quantize,
     .subtract = awqi_cpu_subtract,
+    .keep_columns = awqi_cpu_keep_columns,
     .refine = awqi_cpu_refine,
     .product_norm = awqi_cpu_product_norm,
     .group_norms = awqi_cpu_group_norms,

@@ -30,6 +30,8 @@ awq_status awqi_cpu_scan_rows(void *device, const awq_tensor *x, const float *we
 awq_status awqi_cpu_gather_rows(void *device, const awq_tensor *x, const int64_t *rows, int64_t count, float *values);
 awq_status awqi_cpu_find_non_finite(void *device, const struct awqi_scaled *scaled, int64_t *index);
 awq_status awqi_cpu_subtract(void *device, const struct awqi_scaled *scaled, float *values);
+awq_status awqi_cpu_keep_columns(void *device, const struct awqi_scaled *scaled, const int32_t *columns, int64_t count,
+                                 float *values);
 
 /* ---- groups.c */
 

@@ -122,3 +122,31 @@ awq_status awqi_cpu_subtract(void *device, const struct awqi_scaled *scaled, flo
     awqi_parallel_for(cpu->context, scaled->w->shape[0], subtract_row, &difference);
     return AWQ_OK;
 }
+
+struct kept {
+    const struct awqi_scaled *scaled;
+    const int32_t *columns;
+    int64_t count;
+    float *values;
+};
+
+static void keep_in_row(void *user_data, int64_t row)
+{
+    const struct kept *kept = user_data;
+    for (int64_t i = 0; i < kept->count; i++) {
+        const int64_t column = kept->columns[i];
+        float value;
+        awqi_scaled_load(kept->scaled, row, column, &value, 1);
+        kept->values[row * kept->scaled->w->shape[1] + column] =
+            awqi_round_to(AWQ_F16, value) / kept->scaled->scales[column];
+    }
+}
+
+awq_status awqi_cpu_keep_columns(void *device, const struct awqi_scaled *scaled, const int32_t *columns, int64_t count,
+                                 float *values)
+{
+    const struct awqi_cpu_device *cpu = device;
+    struct kept kept = {scaled, columns, count, values};
+    awqi_parallel_for(cpu->context, scaled->w->shape[0], keep_in_row, &kept);
+    return AWQ_OK;
+}

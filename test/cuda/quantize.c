@@ -393,6 +393,72 @@ static void test_large(void)
     free(limits);
 }
 
+/* ---- salient columns */
+
+static void compare_salient(const awq_weight *a, const awq_weight *b, int64_t count, const char *what)
+{
+    struct parts left = parts_of(a), right = parts_of(b);
+    check(left.info.salient_columns == count && right.info.salient_columns == count,
+          "%s: %lld and %lld salient columns where %lld were expected", what, (long long)left.info.salient_columns,
+          (long long)right.info.salient_columns, (long long)count);
+    const awq_weight *const weights[] = {a, b};
+    int32_t *columns[2];
+    uint16_t *values[2];
+    for (int i = 0; i < 2 && left.info.salient_columns == right.info.salient_columns; i++) {
+        awq_tensor column_view, value_view;
+        columns[i] = array(left.info.salient_columns, sizeof **columns);
+        values[i] = array(left.info.n * left.info.salient_columns, sizeof **values);
+        awq_tensor_init_1d(&column_view, columns[i], AWQ_I32, left.info.salient_columns);
+        awq_tensor_init_2d(&value_view, values[i], AWQ_F16, left.info.n, left.info.salient_columns);
+        REQUIRE(awq_weight_export_salient(weights[i], &column_view, &value_view));
+        if (i == 0) continue;
+        check(memcmp(columns[0], columns[1], (size_t)count * sizeof **columns) == 0, "%s: salient columns", what);
+        check(memcmp(values[0], values[1], (size_t)(left.info.n * count) * sizeof **values) == 0, "%s: salient values",
+              what);
+        for (int j = 0; j < 2; j++) {
+            free(columns[j]);
+            free(values[j]);
+        }
+    }
+    parts_free(&left);
+    parts_free(&right);
+}
+
+/* Every rule, of weights there and here, and columns that are given; with and without column scales. */
+static void test_salient(void)
+{
+    enum { N = 67, K = 83, GIVEN = 3 };
+    static const char *const rules[] = {"by activation", "by weight", "at random", "given"};
+    const int32_t given[GIVEN] = {0, 31, K - 1};
+    float importance[K], column_scales[K];
+    for (int j = 0; j < K; j++) importance[j] = fabsf(draw_float(2.0f));
+    for (int j = 0; j < K; j++) column_scales[j] = 0.3f + fabsf(draw_float(2.0f));
+    awq_tensor importance_view, scale_view, given_view;
+    awq_tensor_init_const_1d(&importance_view, importance, AWQ_F32, K);
+    awq_tensor_init_const_1d(&scale_view, column_scales, AWQ_F32, K);
+    awq_tensor_init_const_1d(&given_view, given, AWQ_I32, GIVEN);
+    for (int turn = 0; turn < 8; turn++) {
+        awq_quantize_options options;
+        awq_struct_init(&options, sizeof options);
+        options.group_size = 32;
+        options.profile = turn == 5 ? AWQ_PROFILE_AUTOAWQ : AWQ_PROFILE_EXACT;
+        options.salient_rule = turn % 4 < 3 ? turn % 4 : 0;
+        if (turn % 4 == 0) options.importance = &importance_view;
+        if (turn % 4 == 3) options.salient_columns = &given_view;
+        else options.salient_fraction = 0.1;
+        if (turn % 3 == 0) options.input_scale = &scale_view;
+        struct matrix w = random_matrix(N, K, turn % 2 ? AWQ_BF16 : AWQ_F16);
+        awq_weight *on_host, *on_device;
+        REQUIRE(awq_quantize(host, &w.host, NULL, &options, &on_host));
+        REQUIRE(awq_quantize(device, turn >= 6 ? &w.host : &w.device, NULL, &options, &on_device));
+        compare_weights(on_host, on_device, rules[turn % 4]);
+        compare_salient(on_host, on_device, turn % 4 == 3 ? GIVEN : 8, rules[turn % 4]);
+        awq_weight_destroy(on_host);
+        awq_weight_destroy(on_device);
+        matrix_destroy(&w);
+    }
+}
+
 /* ---- search */
 
 struct problem {
@@ -482,13 +548,15 @@ static void search_both(struct problem *problem, int64_t k, bool upload, const c
 
 static void test_search(void)
 {
-    for (int turn = 0; turn < 4; turn++) {
+    for (int turn = 0; turn < 6; turn++) { /* the last two with salient columns */
         const int64_t k = turn == 1 ? 133 : turn == 3 ? 101 : 96; /* cuBLASLt takes what is aligned to 16 bytes */
         struct problem problem;
         problem_create(&problem, k, turn == 2 ? AWQ_BF16 : AWQ_F16);
         problem.options.scales = turn % 3;
         problem.options.objective = turn == 1 || turn == 2 ? AWQ_OBJECTIVE_GRAM : AWQ_OBJECTIVE_SAMPLES;
-        problem.quantize.profile = turn == 3 ? AWQ_PROFILE_AUTOAWQ : AWQ_PROFILE_EXACT;
+        problem.quantize.profile = turn == 3 || turn == 5 ? AWQ_PROFILE_AUTOAWQ : AWQ_PROFILE_EXACT;
+        problem.quantize.salient_fraction = turn >= 4 ? 0.1 : 0.0;
+        problem.quantize.salient_rule = turn == 5 ? AWQ_SALIENT_BY_WEIGHT : AWQ_SALIENT_BY_ACTIVATION;
         search_both(&problem, k, turn == 1, turn == 1 || turn == 2 ? "search by the Gram matrix" : "search");
         problem_destroy(&problem);
     }
@@ -530,11 +598,12 @@ static void test_callback(void)
 
 static void test_clip(void)
 {
-    for (int turn = 0; turn < 3; turn++) {
+    for (int turn = 0; turn < 4; turn++) {
         enum { K = 100, N = 67, GROUPS = 4 };
         struct problem problem;
         problem_create(&problem, K, turn == 1 ? AWQ_BF16 : AWQ_F16);
-        problem.quantize.profile = turn;
+        problem.quantize.profile = turn % 3;
+        problem.quantize.salient_fraction = turn == 3 ? 0.1 : 0.0;
         awq_search *search = turn != 2 ? search_run(&problem, host, false) : NULL;
         float limits[2][N * GROUPS];
         awq_clip_result results[2];
@@ -609,9 +678,10 @@ static void test_bad(void)
     options.input_scale = &input_scale;
     expect(awq_quantize(device, &wide.device, NULL, &options, &weight), AWQ_ERROR_NON_FINITE, "overflows when");
     awq_struct_init(&options, sizeof options);
-    options.salient_rule = AWQ_SALIENT_AT_RANDOM;
-    options.salient_fraction = 0.1;
-    expect(awq_quantize(device, &wide.device, NULL, &options, &weight), AWQ_ERROR_UNSUPPORTED, "on a CPU context");
+    options.salient_rule = AWQ_SALIENT_BY_WEIGHT;
+    options.salient_fraction = 0.01;
+    options.input_scale = &input_scale;
+    expect(awq_quantize(device, &wide.device, NULL, &options, &weight), AWQ_ERROR_NON_FINITE, "is salient, but");
     awq_search *search;
     REQUIRE(awq_calibration_observe(calibration, &wide.device));
     REQUIRE(awq_search_create(device, calibration, NULL, &search));
@@ -628,9 +698,10 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*function)(void);
-    } tests[] = {{"observe", test_observe}, {"weights", test_weights},   {"gram", test_gram},
-                 {"quantize", test_quantize}, {"large", test_large},     {"search", test_search},
-                 {"callback", test_callback}, {"clip", test_clip},       {"bad", test_bad}};
+    } tests[] = {{"observe", test_observe},   {"weights", test_weights}, {"gram", test_gram},
+                 {"quantize", test_quantize}, {"large", test_large},     {"salient", test_salient},
+                 {"search", test_search},     {"callback", test_callback}, {"clip", test_clip},
+                 {"bad", test_bad}};
     for (int option; (option = getopt(argc, argv, "s:")) != -1;)
         if (option == 's') seed = strtoull(optarg, NULL, 0);
         else return 2;
