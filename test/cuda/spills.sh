@@ -37,7 +37,7 @@ __global__ void spill(const float *x, float *y)
     for (int j = 0; j < 64; j++) y[j] = sums[j];
 }
 END
-"${NVCC:-nvcc}" -cubin -maxrregcount 32 -Xptxas -v -o /dev/null "$directory/spill.cu" 2>"$directory/spill.ptxas"
+"${NVCC:-nvcc}" -cubin -maxrregcount 32 -Xptxas -v -o "$directory/spill.cubin" "$directory/spill.cu" 2>"$directory/spill.ptxas"
 if awk -f "$directory/spills.awk" "$directory/spill.ptxas" >/dev/null; then
     echo "a kernel that spills was not noticed:"
     cat "$directory/spill.ptxas"
