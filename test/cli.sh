@@ -73,3 +73,12 @@ wait $process || status=$?
 [ $status = 130 ] || fail "interrupted: exit status $status, not 130"
 grep -q "awq: interrupted" "$scratch/err" || fail "interrupted: not said"
 if ls -A "$scratch" | grep -q stopped; then fail "interrupted: $(ls -A "$scratch")"; fi
+
+# A pipe is written to, not replaced, and where that cannot be, refused.
+mkfifo "$scratch/pipe"
+timeout 20 cat "$scratch/pipe" >"$scratch/piped" &
+run generate $model -p "The file" --tokens 4 --output "$scratch/pipe"
+wait $!
+[ -p "$scratch/pipe" ] && [ -s "$scratch/piped" ] || fail "--output replaced a pipe"
+expect 1 "$scratch/pipe: is no regular file" gguf $model -o "$scratch/pipe" --force
+[ -p "$scratch/pipe" ] || fail "awq gguf replaced a pipe"

@@ -102,15 +102,32 @@ static bool write_all(int file, const char *bytes, size_t size)
         bytes += count;
         size -= (size_t)count;
     }
-    return fsync(file) == 0;
+    return true;
+}
+
+/* A device or a pipe is written to; a file that took its place would be no use to anyone. */
+static bool write_special(const char *path, const void *bytes, size_t size)
+{
+    const int file = open(path, O_WRONLY | O_CLOEXEC);
+    bool done = file >= 0 && write_all(file, bytes, size);
+    const int reason = errno;
+    if (file >= 0) close(file);
+    return done || cli_error("%s: %s", path, strerror(reason));
+}
+
+bool is_special_file(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
 }
 
 bool write_file(const char *path, const void *bytes, size_t size)
 {
     char *temporary;
+    if (is_special_file(path)) return write_special(path, bytes, size);
     if (asprintf(&temporary, "%s.%ld.tmp", path, (long)getpid()) < 0) return cli_error("out of memory");
     int file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    bool done = file >= 0 && write_all(file, bytes, size);
+    bool done = file >= 0 && write_all(file, bytes, size) && fsync(file) == 0;
     int reason = errno;
     if (file >= 0 && close(file) != 0 && done) {
         reason = errno;

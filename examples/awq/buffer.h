@@ -31,7 +31,10 @@ bool buffer_reserve(void **array, size_t *capacity, size_t count, size_t size);
 /* Read a whole file of at most 'limit' bytes into an empty buffer. */
 bool text_buffer_read_file(struct text_buffer *buffer, const char *path, uint64_t limit);
 
-/* Write a file so that 'path' is either what it was or the whole of 'bytes'. */
+/* Whether there is a device, a pipe or the like, which must not be replaced by a file. */
+bool is_special_file(const char *path);
+
+/* Write a file so that 'path' is either what it was or the whole of 'bytes'; to a special file it is just written. */
 bool write_file(const char *path, const void *bytes, size_t size);
 
 #endif

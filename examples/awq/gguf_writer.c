@@ -36,8 +36,9 @@ static uint64_t aligned(uint64_t size)
 
 bool gguf_writer_open(const char *path, struct gguf_writer **writer)
 {
-    struct gguf_writer *result = calloc(1, sizeof *result);
     *writer = NULL;
+    if (is_special_file(path)) return cli_error("%s: is no regular file", path);
+    struct gguf_writer *result = calloc(1, sizeof *result);
     if (!result) return cli_error("out of memory");
     result->path = strdup(path);
     if (!result->path || asprintf(&result->temporary, "%s.%ld.tmp", path, (long)getpid()) < 0) {
