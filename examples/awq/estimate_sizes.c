@@ -175,8 +175,8 @@ struct weighing {
     const struct estimated_model *model;
     const struct inference_request *request;
     struct inference_sizes *sizes;
-    uint64_t widest;  /* inputs of a linear */
-    uint64_t largest; /* bytes of one that is dense */
+    uint64_t widest; /* inputs of a linear */
+    uint64_t last;   /* bytes of the last dense linear: of the last down */
 };
 
 /* The stream that the processor's kernels read: a header for each group, then its codes in whole lines. */
@@ -208,7 +208,7 @@ static void add_dense(struct weighing *weighing, const struct stored_linear *lin
     const int64_t size = is_cuda || linear->quantized ? 2 : (int64_t)awq_dtype_size(linear->dtype);
     const uint64_t bytes = (uint64_t)((is_cuda ? linear->n : round_up(linear->n, CPU_ROWS)) * linear->k * size);
     weighing->sizes->dense += bytes;
-    weighing->largest = larger(weighing->largest, bytes);
+    weighing->last = bytes;
 }
 
 static void add_quantized(struct weighing *weighing, const struct stored_linear *linear)
@@ -310,10 +310,20 @@ static void add_session(struct weighing *weighing)
     sizes->workspace = workspace_bytes(weighing, rows);
 }
 
+/* Codes are unpacked on the host.  Dense linears that run as one are joined first where they will be, gate and up while
+ * there is no down yet, which is half as large. */
+static uint64_t loading_bytes(const struct weighing *weighing, uint64_t block)
+{
+    const struct model_config *config = &weighing->model->config;
+    const bool is_cuda = weighing->request->device_type == AWQ_DEVICE_CUDA;
+    const bool joins = block_has_linear(config, LINEAR_GATE) && config->activation == ACTIVATION_SILU;
+    if (weighing->sizes->codes > 0) return is_cuda ? 0 : block;
+    return is_cuda || joins ? weighing->last : 0;
+}
+
 bool estimate_inference(const struct estimated_model *model, const struct inference_request *request,
                         struct inference_sizes *sizes)
 {
-    const bool is_cuda = request->device_type == AWQ_DEVICE_CUDA;
     struct weighing weighing = {.model = model, .request = request, .sizes = sizes};
     uint64_t idle, block;
     memset(sizes, 0, sizeof *sizes);
@@ -323,9 +333,7 @@ bool estimate_inference(const struct estimated_model *model, const struct infere
     sizes->other = 2 * model->files.other;
     sizes->weights = sum_weights(sizes);
     add_session(&weighing);
-    /* Linears that run as one are joined first: dense ones where they will be, codes on the host. */
-    if (sizes->codes > 0) sizes->loading = is_cuda ? 0 : block;
-    else sizes->loading = weighing.largest;
+    sizes->loading = loading_bytes(&weighing, block);
     sizes->total = sizes->weights + larger(sizes->loading, sizes->cache + sizes->activations + sizes->workspace);
     sizes->step = sizes->weights - sizes->embeddings - idle + sizes->cache;
     return true;
