@@ -164,7 +164,7 @@ static void architectures_are_known(void **state)
     }
 }
 
-/* The experts that a token is not sent to are not read. */
+/* The experts that no token is sent to are not read, nor keys beyond the window. */
 static void steps_read_what_they_use(void **state)
 {
     struct inference_request request = {.device_type = AWQ_DEVICE_CPU, .batch = 1, .prompt = 1, .context = 8};
@@ -174,9 +174,12 @@ static void steps_read_what_they_use(void **state)
     estimate(model_path, &request, &one);
     request.batch = 2;
     estimate(model_path, &request, &two);
-    const uint64_t experts = LAYERS * EXPERTS * 3 * HIDDEN * INNER * 2;
-    assert_int_equal(one.weights - one.embeddings + one.cache - one.step, experts / 2); /* 2 of 4 */
-    assert_int_equal(two.weights - two.embeddings + two.cache, two.step);
+    const uint64_t experts = LAYERS * EXPERTS * 3 * HIDDEN * INNER * 2, keys = LAYERS * 8 * 2 * KV_HEADS * WIDTH * 4;
+    assert_int_equal(one.weights - one.embeddings + keys - one.step, experts / 2); /* 2 of 4 */
+    assert_int_equal(two.step - one.step, keys);
+    write_model(&(struct recipe){.type = "mistral", .keys = ", \"sliding_window\": 3", .dtype = AWQ_F16});
+    estimate(model_path, &request, &two);
+    assert_int_equal(two.weights - two.embeddings + 2 * keys / 8 * 3, two.step);
 }
 
 static void refuse(const struct recipe *recipe, const char *message)

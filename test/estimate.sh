@@ -71,5 +71,6 @@ expect 1 "model.safetensors" estimate "$scratch/hollow"
 sed 's/"num_hidden_layers": 6/"num_hidden_layers": 7/' $model/config.json >"$scratch/hollow/config.json"
 cp $model/model.safetensors "$scratch/hollow"
 expect 1 "no tensor model.layers.6." estimate "$scratch/hollow"
-sed 's/"max_position_embeddings": 256/"max_position_embeddings": 16777216/' $model/config.json >"$scratch/hollow/config.json"
+sed 's/"max_position_embeddings": 256/"max_position_embeddings": 16777216/' $model/config.json \
+    >"$scratch/hollow/config.json"
 expect 1 "exceeds 64 bits" estimate "$scratch/hollow" --batch 1048576

@@ -165,7 +165,7 @@ static void print_speed(const struct estimate *estimate)
 {
     const double rate = estimate->options->bandwidth * 1e9;
     if (rate == 0) return;
-    printf("\nAt %g GB/s a decoding step with full contexts, which reads the weights and the KV cache once, takes at least:\n",
+    printf("\nAt %g GB/s a decoding step with full contexts reads weights, keys and values once, in at least:\n",
            estimate->options->bandwidth);
     for (int i = 0; i < COLUMNS; i++) {
         const struct column *column = &estimate->columns[i];
@@ -302,8 +302,9 @@ static const struct cli_option table[] = {
     {CLI_DOUBLE, "usable", offsetof(struct options, usable), .argument = "SHARE",
      .help = "Of a GPU's memory, beside what its driver and other programs hold.", .minimum = 0.01, .maximum = 1},
     {CLI_DOUBLE, "bandwidth", offsetof(struct options, bandwidth), .argument = "GB/S",
-     .help = "Memory bandwidth of your device, for the least time that a decoding step can take.  Without it nothing is "
-             "said of time.", .minimum = 1e-3, .maximum = 1e9},
+     .help = "Memory bandwidth of your device, for the least time that a decoding step can take.  Without it nothing "
+             "is said of time.",
+     .minimum = 1e-3, .maximum = 1e9},
     {CLI_HEADING, "Output", .offset = 0},
     {CLI_FLAG, "json", offsetof(struct options, json), .help = "Print JSON, for programs."},
     {CLI_END, NULL, .offset = 0},
@@ -312,10 +313,10 @@ static const struct cli_option table[] = {
 const struct cli_command estimate_command = {
     .name = "estimate",
     .summary = "say what memory a model takes, before it is quantised or run",
-    .intro = "Computes, from config.json and the headers of the weights alone, the memory that quantising a model takes\n"
-             "and that running it takes with this program's data types: a KV cache of F32 on the processor, of 16 bits\n"
-             "on a GPU.  'float' is the model unquantised, 'quantised' the format asked for; a model that is quantised\n"
-             "already is taken as it is.",
+    .intro = "Computes, from config.json and the headers of the weights alone, the memory that quantising a model\n"
+             "takes and that running it takes with this program's data types: a KV cache of F32 on the processor, of\n"
+             "16 bits on a GPU; codes of 2 and 3 bits in fields of 4.  'float' is the model unquantised (on a GPU in\n"
+             "16 bits), 'quantised' the format asked for; a model that is quantised already is taken as it is.",
     .examples = "  awq estimate MODEL --batch 8 --context 4096\n"
                 "  awq estimate MODEL --bits 3 --group-size 64 --bandwidth 1000\n"
                 "  awq estimate MODEL-awq --json",

@@ -34,7 +34,9 @@ struct inference_sizes {
     uint64_t workspace;   /* of linears */
     uint64_t loading;     /* one block on its way from the files: before there is a cache, so not beside it */
     uint64_t total;       /* the weights, and either what runs or what loads */
-    uint64_t step;        /* read to decode one token of each sequence: weights, and keys and values at full context */
+    /* Read at least to decode a token of each sequence at full context: the weights but for embeddings and experts that
+     * are not needed, and the keys and values that are seen. */
+    uint64_t step;
 };
 
 /* A model's files, opened. */

@@ -196,7 +196,8 @@ static void add_cuda_codes(const struct quantization *quantization, int64_t n, i
 {
     const int64_t group = quantization->group_size > 0 && quantization->group_size < k ? quantization->group_size : k;
     const int64_t width = quantization->bits == 8 ? 8 : 4, outputs = round_up(n, CUDA_BLOCK);
-    const int64_t inputs = round_up(round_up(k, group), CUDA_BLOCK), groups = group < k ? (inputs + group - 1) / group : 1;
+    const int64_t inputs = round_up(round_up(k, group), CUDA_BLOCK);
+    const int64_t groups = group < k ? (inputs + group - 1) / group : 1;
     sizes->codes += (uint64_t)(outputs * inputs * width / 8);
     sizes->scales += (uint64_t)(outputs * groups) * 2;
     if (!quantization->symmetric || quantization->bits < 4) sizes->zeros += (uint64_t)(outputs * groups * width / 8);
@@ -246,7 +247,7 @@ static uint64_t grown(const struct inference_sizes *sizes, uint64_t before)
     return sum_weights(sizes) - before;
 }
 
-/* All linears.  *idle: of experts that one step of the batch cannot all reach; *block: one block. */
+/* All linears.  *idle: those of experts that no token is sent to when all are sent to the same; *block: one block. */
 static bool add_linears(struct weighing *weighing, uint64_t *idle, uint64_t *block)
 {
     const struct model_config *config = &weighing->model->config;
@@ -266,9 +267,8 @@ static bool add_linears(struct weighing *weighing, uint64_t *idle, uint64_t *blo
         }
         *block = larger(*block, grown(weighing->sizes, begin));
     }
-    const double reached = config->experts ? (double)weighing->request->batch * (double)config->experts_per_token /
-                                                 (double)config->experts : 1;
-    *idle = reached < 1 ? (uint64_t)((double)experts * (1 - reached)) : 0;
+    *idle = config->experts ? experts / (uint64_t)config->experts *
+                                  (uint64_t)(config->experts - config->experts_per_token) : 0;
     return true;
 }
 
@@ -310,6 +310,19 @@ static void add_session(struct weighing *weighing)
     sizes->workspace = workspace_bytes(weighing, rows);
 }
 
+/* Keys and values that a step reads of the sequences, all of which are as long as the context. */
+static uint64_t read_bytes(const struct model_config *config, const struct inference_request *request)
+{
+    const uint64_t size = request->device_type == AWQ_DEVICE_CUDA ? 2 : sizeof(float);
+    uint64_t positions = 0;
+    for (int64_t layer = 0; layer < config->layers; layer++) {
+        const bool windowed = config->sliding_window > 0 && layer >= config->first_windowed_layer;
+        positions += (uint64_t)(windowed && config->sliding_window < request->context ? config->sliding_window
+                                                                                     : request->context);
+    }
+    return (uint64_t)request->batch * positions * 2 * (uint64_t)(config->kv_heads * config->head_dim) * size;
+}
+
 /* Codes are unpacked on the host.  Dense linears that run as one are joined first where they will be, gate and up while
  * there is no down yet, which is half as large. */
 static uint64_t loading_bytes(const struct weighing *weighing, uint64_t block)
@@ -335,6 +348,6 @@ bool estimate_inference(const struct estimated_model *model, const struct infere
     add_session(&weighing);
     sizes->loading = loading_bytes(&weighing, block);
     sizes->total = sizes->weights + larger(sizes->loading, sizes->cache + sizes->activations + sizes->workspace);
-    sizes->step = sizes->weights - sizes->embeddings - idle + sizes->cache;
+    sizes->step = sizes->weights - sizes->embeddings - idle + read_bytes(&model->config, request);
     return true;
 }
