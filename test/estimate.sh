@@ -33,13 +33,14 @@ expect 0 "none of these alone" estimate $model --batch 100000
 run estimate $model --json --usable 0.01
 holds "$(field gpu float total_bytes) < 0.01 * 8e9" "the smallest class"
 
-# ---- the estimate of quantising is the one that awq quantize goes by; what it wrote is taken as it is
+# ---- awq quantize estimates the same, and may count pages of files too; what it wrote is taken as it is
 
 "$awq" generate $model --documents 2 --tokens 100 --temperature 1 --output "$scratch/text"
 run quantize $model --out "$scratch/awq" --calib "$scratch/text" --samples 4 --seq-length 32 --json
 told=$(number estimated_memory_bytes <"$scratch/out")
 run estimate $model --samples 4 --seq-length 32 --json
-holds "$(number quantize_bytes <"$scratch/out") == $told" "quantising"
+quantizing=$(number quantize_bytes <"$scratch/out")
+holds "$quantizing <= $told && $told < $quantizing + 2 ^ 26" "quantising"
 expect 0 "it is quantised already" estimate "$scratch/awq"
 run estimate "$scratch/awq" --json
 holds "$(number codes_bytes <"$scratch/out") == 9 * 2 ^ 20 / 4" "codes of the files"

@@ -96,6 +96,7 @@ static uint64_t quantizing_bytes(const struct estimate *estimate, awq_context *c
     struct quantize_job job = {.request = &request, .settings = &request.settings, .context = context, .host = context};
     fill_settings(options, &request.settings);
     job.config = *config;
+    job.source = estimate->model.checkpoint;
     job.windows.rows = options->samples;
     job.windows.columns = options->length < config->context ? options->length : config->context;
     return estimate_memory(&job);
