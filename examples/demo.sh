@@ -26,16 +26,23 @@ cat examples/models/prose.txt >>"$out/held-out.txt"
 say "Making the outlier twin: the same function, with a few loud channels as in large language models."
 "$awq" outliers "$model" -o "$twin"
 
-say "Quantising. Group 128, 16 sequences of 256 tokens; perplexity, KL and top-1 against the FP16 model on held-out text."
-row='%-17s %-9s %4s %5s %8s %10s %8s %7s %9s %7s %8s\n'
-# shellcheck disable=SC2059
+say "Quantising. Group 128, 16 sequences of 256 tokens; perplexity, KL and top-1 against the FP16 model on held-out text.
+The last columns are tokens a second: of that text as it is read, and of one text as it is written."
+# Of model $1, evaluated in file $2.
+speeds() {
+    "$awq" generate "$1" --prompt "This function returns" --tokens 100 --json >"$out/speed.json"
+    awk "BEGIN { printf \"%.0f %.0f\", $(value "$2" tokens_per_second), $(value "$out/speed.json" tokens_per_second) }"
+}
+
+row='%-17s %-9s %4s %5s %8s %10s %8s %7s %9s %7s %8s %7s %7s\n'
+# shellcheck disable=SC2046,SC2059
 {
-    printf "$row" model method bits group "bits/w" perplexity KL "top-1" "file MB" seconds "peak MB"
+    printf "$row" model method bits group "bits/w" perplexity KL "top-1" "file MB" seconds "peak MB" "read/s" "write/s"
     for source in "$model" "$twin"; do
         name=$(basename "$source")
         "$awq" evaluate "$source" --text "$out/held-out.txt" --json >"$out/$name.json"
         printf "$row" "$name" fp16 16 - 16.00 "$(printf %.3f "$(value "$out/$name.json" perplexity)")" - - \
-            "$(megabytes "$source")" - -
+            "$(megabytes "$source")" - - $(speeds "$source" "$out/$name.json")
         for bits in 4 3; do
             for method in rtn awq awq+clip; do
                 target=$out/$name-$method-int$bits
@@ -53,7 +60,9 @@ row='%-17s %-9s %4s %5s %8s %10s %8s %7s %9s %7s %8s\n'
                     "$(printf %.2f "$(value "$eval" quantized_bits_per_weight)")" \
                     "$(printf %.3f "$(value "$eval" perplexity)")" "$(printf %.4f "$(value "$eval" kl_divergence)")" \
                     "$(printf %.4f "$(value "$eval" top1_agreement)")" "$(megabytes "$target")" \
-                    "$(printf %.1f "$(value "$target.json" seconds)")" "$(awk "BEGIN { printf \"%.1f\", $(value "$target.json" peak_memory_bytes) / 1e6 }")"
+                    "$(printf %.1f "$(value "$target.json" seconds)")" \
+                    "$(awk "BEGIN { printf \"%.1f\", $(value "$target.json" peak_memory_bytes) / 1e6 }")" \
+                    $(speeds "$target" "$eval")
             done
         done
     done

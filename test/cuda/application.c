@@ -120,6 +120,16 @@ static void compare_texts(const char *path, bool fuse, double bound, const char 
         assert_true(fabs(scores[i].loss - cuda_scores[i].reference_loss) <= 1e-5 * (1 + scores[i].loss));
         assert_true(fabs(cuda_scores[i].divergence) <= 1e-5 && cuda_scores[i].rank == 0);
     }
+    /* Against a reference that differs: each row's successor. */
+    const float *next = on_cuda.logits + VOCABULARY;
+    assert_true(model_scores(on_cuda.session, on_cuda.logits, next, targets, TEXT_ROWS - 1, cuda_scores));
+    assert_true(model_scores(on_cpu.session, found, found + VOCABULARY, targets, TEXT_ROWS - 1, scores));
+    for (int i = 0; i < TEXT_ROWS - 1; i++) {
+        assert_int_equal(scores[i].rank, cuda_scores[i].rank);
+        assert_true(fabs(scores[i].divergence - cuda_scores[i].divergence) <= 1e-5 * (1 + scores[i].divergence));
+        assert_true(fabs(scores[i].reference_loss - cuda_scores[i].reference_loss) <=
+                    1e-5 * (1 + scores[i].reference_loss));
+    }
     running_close(context, &on_cpu);
     running_close(cuda, &on_cuda);
 }
