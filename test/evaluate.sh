@@ -34,7 +34,8 @@ evaluate="evaluate $scratch/coarse --against $model --text $prose"
     run $evaluate --limit 2 --context 50,100 --json
     grep -q '"contexts": \[' "$scratch/out" || fail "no list"
     [ "$(grep -c '"kl_divergence": ' "$scratch/out")" = 2 ] || fail "not two lengths"
-    [ "$(grep '"kl_divergence": ' "$scratch/out" | tail -n 1 | tr -d ' ,')" = "\"kl_divergence\":$kl" ] || fail "not the same"
+    [ "$(grep '"kl_divergence": ' "$scratch/out" | tail -n 1 | tr -d ' ,')" = "\"kl_divergence\":$kl" ] ||
+        fail "not the same"
     expect 0 "KL p99" $evaluate --limit 1 --context 50,100
     [ "$(grep -c '^ *\(50\|100\) ' "$scratch/out")" = 2 ] || fail "not a row for each length"
 
@@ -76,7 +77,7 @@ refuse() {
     expect 1 "$tasks: $1" evaluate $model --tasks "$tasks"
 }
 
-refuse "has no tasks" </dev/null
+printf '' | refuse "has no tasks"
 printf 'a prompt\tright\nno tab\n' | refuse "line 2: has no tab"
 printf '\n' | refuse "line 1: has no tab"
 printf '\tanswer\n' | refuse "line 1: has no prompt"
@@ -96,6 +97,6 @@ expect 1 "windows of 99999 tokens do not fit" evaluate $model --text $prose --li
 expect 2 "give it as --against" evaluate $model --text $prose --max-kl 1
 expect 2 "give either --text or --tokens" evaluate $model --against $model --tasks "$tasks" --max-kl 1
 expect 2 "not both" evaluate $model --text $prose --tokens ids.npy
-expect 2 "--logits takes those of one --context" evaluate $model --text $prose --context 50,100 --logits "$scratch/x.npy"
+expect 2 "--logits takes those of one --context" evaluate $model --text $prose --context 50,100 --logits x.npy
 expect 2 "--min-top1" evaluate $model --against $model --text $prose --min-top1 1.5
 expect 2 "--max-kl" evaluate $model --against $model --text $prose --max-kl nan

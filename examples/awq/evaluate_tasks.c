@@ -70,8 +70,8 @@ static bool add_task(struct task_list *list, const char *path, int64_t line, con
     int64_t tokens = (int64_t)task->prompt.count, longest = tokens + (int64_t)expected + SPARE_TOKENS;
     if (!tokens) return bad_line(path, line, "has a prompt without tokens");
     if (tokens >= limit)
-        return cli_error("%s: line %" PRId64 ": the prompt has %" PRId64 " tokens, which leaves no room in a context of "
-                         "%" PRId64, path, line, tokens, limit);
+        return cli_error("%s: line %" PRId64 ": the prompt has %" PRId64 " tokens, which leaves no room in a context "
+                         "of %" PRId64, path, line, tokens, limit);
     if (longest > limit) longest = limit;
     if (tokens > list->longest_prompt) list->longest_prompt = tokens;
     if (longest > list->longest) list->longest = longest;

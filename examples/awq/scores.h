@@ -12,7 +12,7 @@ struct score {
     double loss;           /* -ln p(target) */
     double reference_loss; /* the same of the reference; these three are 0 without one */
     double divergence;     /* KL(reference || model) in nats */
-    int64_t rank;          /* how many tokens the model puts before the reference's likeliest; of equals the first leads */
+    int64_t rank;          /* how many tokens the model puts before the reference's likeliest, by logit, then by id */
 };
 
 /* scores[rows] from logits[rows][vocabulary], the reference's (NULL: none) and the tokens that came next, on the
