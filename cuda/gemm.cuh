@@ -8,7 +8,7 @@
  *
  * Pipeline  A ring of 'stages' units, filled by cp.async: each warp its own codes and scales, all together x,
  * [token][64] with its chunks of 16 bytes exclusive-ored by the token's number so that ldmatrix meets no bank twice.
- * One barrier a unit.
+ * One barrier a unit.  On 9.0 and later the first stages' codes do not wait for the kernel ahead.
  *
  * In flight Per thread block (stages - 1) units of 4 KiB of codes and up to 8 KiB of x.
  *
@@ -91,20 +91,43 @@ DEVICE void fetch_x(const cuda_product &p, const place &at, unsigned char *x)
     }
 }
 
+/* The codes and scales of a unit, which no kernel ahead writes. */
+template <class S>
+DEVICE void fetch_weights(const cuda_product &p, const place &at, unsigned char *stage)
+{
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    const int32_t block = at.column_tile() * 2 + warp / 2;
+    unsigned char *mine = stage + warp * S::WARP_BYTES;
+    if (at.unit >= at.end || block >= p.w.column_blocks) return;
+    fetch_codes<S>(p.w, block, at.input, warp % 2, mine);
+    fetch_sets<S::BITS, S::FINE != 0>(p.w, block, at.input, mine + S::CODE_BYTES);
+}
+
 template <class S>
 DEVICE void fetch(const cuda_product &p, const place &at, unsigned char *stage)
 {
-    if (at.unit < at.end) {
-        const int warp = static_cast<int>(threadIdx.x / 32);
-        const int32_t block = at.column_tile() * 2 + warp / 2;
-        unsigned char *mine = stage + warp * S::WARP_BYTES;
-        if (block < p.w.column_blocks) {
-            fetch_codes<S>(p.w, block, at.input, warp % 2, mine);
-            fetch_sets<S::BITS, S::FINE != 0>(p.w, block, at.input, mine + S::CODE_BYTES);
-        }
-        fetch_x<S>(p, at, stage + WARPS * S::WARP_BYTES);
-    }
+    fetch_weights<S>(p, at, stage);
+    if (at.unit < at.end) fetch_x<S>(p, at, stage + WARPS * S::WARP_BYTES);
     ptx::cp_async_commit();
+}
+
+/* The first stages.  Where this kernel overlaps the one ahead, their codes need not wait for it; elsewhere each stage is
+ * filled by itself, so that the first arrives while the others are under way. */
+template <class S>
+DEVICE void fill_ring(const cuda_product &p, int stages, place &next, unsigned char *ring)
+{
+    if constexpr (ptx::GRIDS_OVERLAP) {
+        place ahead = next;
+        for (int i = 0; i < stages - 1; i++, ahead.next()) fetch_weights<S>(p, ahead, ring + i * S::STAGE_BYTES);
+    }
+    ptx::grid_wait();
+    ptx::grid_launch_dependents();
+    for (int i = 0; i < stages - 1; i++, next.next()) {
+        unsigned char *stage = ring + i * S::STAGE_BYTES;
+        if constexpr (!ptx::GRIDS_OVERLAP) fetch_weights<S>(p, next, stage);
+        if (next.unit < next.end) fetch_x<S>(p, next, stage + WARPS * S::WARP_BYTES);
+        ptx::cp_async_commit();
+    }
 }
 
 /* ---- one unit */
@@ -251,9 +274,7 @@ static __global__ void __launch_bounds__(THREADS, S::TILES == 1   ? 4
                   parts};
     place at = next;
 
-    ptx::grid_wait();
-    ptx::grid_launch_dependents();
-    for (int i = 0; i < stages - 1; i++, next.next()) fetch<S>(p, next, ring + i * S::STAGE_BYTES);
+    fill_ring<S>(p, stages, next, ring);
     int now = 0, free = stages - 1;
     while (at.unit < end) {
         const int32_t first = first_eight(eights, at.token_part(), parts),

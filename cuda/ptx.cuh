@@ -572,6 +572,12 @@ DEVICE void wgmma(float (&d)[n / 2], const uint32_t (&a)[4], uint64_t b, __nv_bf
  *
  * For a kernel launched with 'overlap'.  Compute capability 9.0; before, kernels do not overlap. */
 
+#if defined(AWQ_SIMT) || AWQ_ARCH >= 900
+constexpr bool GRIDS_OVERLAP = true;
+#else
+constexpr bool GRIDS_OVERLAP = false;
+#endif
+
 /* Wait until the kernels ahead have ended and what they wrote is visible. */
 DEVICE void grid_wait()
 {
