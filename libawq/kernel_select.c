@@ -81,20 +81,41 @@ static bool fits_hopper(const awq_device_info *device, const awq_kernel_request 
            unpackable(request) == NULL;
 }
 
+/* FP16 operations a second, summed up in single precision, that one multiprocessor does on tensor cores: what NVIDIA
+ * publishes of a generation's largest devices, over their number of multiprocessors. */
+static double tensor_flops(int32_t capability)
+{
+    return capability >= 120   ? 1.2e12
+           : capability >= 100 ? 14e12
+           : capability >= 90  ? 7.5e12
+           : capability == 89  ? 1.3e12
+           : capability == 87  ? 2.7e12
+           : capability > 80   ? 0.9e12
+           : capability == 80  ? 2.9e12
+                               : 1.6e12;
+}
+
+/* What cuBLASLt can multiply while memory moves a byte; near 200 on most devices, and taken to be where little is known
+ * of this one. */
+static double flops_per_byte(const awq_device_info *device)
+{
+    if (device->compute_units < 1 || device->memory_bytes_per_second == 0) return 200.0;
+    return device->compute_units * tensor_flops(device->compute_capability) / (double)device->memory_bytes_per_second;
+}
+
 /* Rows from which dequantising first and then a product by cuBLASLt takes less time than gemm or hopper.  Writing and
  * reading the dense weight moves 2.5 bytes a weight more, and a fused kernel reaches a share e of cuBLASLt's rate F, so
- * with a bandwidth B that is 2.5 F / (2 B (1/e - 1)).  F / B is near 200 on most of these devices; e is what
- * instructions of warps (mma.sync) can reach where larger ones exist, and on 9.0 for hopper what unpacking beside wgmma
- * leaves.  Predicted from published rates, not measured: a tuning takes the place of this. */
+ * with a bandwidth B that is 2.5 F / (2 B (1/e - 1)).  e is what instructions of warps (mma.sync) can reach where larger
+ * ones exist, and on 9.0 for hopper what unpacking beside wgmma leaves.  Predicted from the device's properties; what a
+ * tuning has measured takes the place of this. */
 static int64_t cuda_crossover(const awq_device_info *device, const awq_kernel_request *request)
 {
     const int32_t capability = device->compute_capability;
-    const double flops_per_byte = 200.0;
     const double share = fits_hopper(device, request)           ? 0.75
                          : capability < 90 || capability >= 120 ? 0.85
                          : capability == 90                     ? 0.6
                                                                 : 0.3;
-    return (int64_t)(2.5 * flops_per_byte / (2.0 * (1.0 / share - 1.0)));
+    return (int64_t)(2.5 * flops_per_byte(device) / (2.0 * (1.0 / share - 1.0)));
 }
 
 static int32_t choose_cuda(const awq_device_info *device, const awq_kernel_request *request)

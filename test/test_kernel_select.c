@@ -196,6 +196,48 @@ static void cuda_kernels_are_chosen_from_a_table(void **state)
         }
 }
 
+/* The least number of rows from which the weight is dequantised first. */
+static int64_t crossover_of(const awq_device_info *device)
+{
+    int64_t below = 1, rows = 1 << 20;
+    while (rows - below > 1) {
+        const int64_t middle = (below + rows) / 2;
+        awq_kernel_request request = request_for(middle);
+        int32_t kernel;
+        assert_status(awq_kernel_select(device, &request, &kernel, NULL, 0, NULL), AWQ_OK);
+        if (kernel == AWQ_KERNEL_DEQUANT) rows = middle;
+        else below = middle;
+    }
+    return rows;
+}
+
+/* Memory that is slow for what the multiprocessors can multiply is read and written again for more rows only. */
+static void the_crossover_follows_the_device(void **state)
+{
+    (void)state;
+    static const int32_t capabilities[] = {75, 80, 86, 87, 89, 90, 100, 110, 120};
+    for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++) {
+        awq_device_info device = cpu();
+        device.device_type = AWQ_DEVICE_CUDA;
+        device.compute_capability = capabilities[i];
+        const int64_t unknown = crossover_of(&device);
+        device.compute_units = 100;
+        assert_int_equal(crossover_of(&device), unknown);
+        device.memory_bytes_per_second = 1000000000000u;
+        const int64_t rows = crossover_of(&device);
+        device.compute_units = 200;
+        assert_in_range(crossover_of(&device), 2 * rows - 1, 2 * rows + 1);
+        device.memory_bytes_per_second = 2000000000000u;
+        assert_in_range(crossover_of(&device), rows, rows);
+        char text[2048], line[64];
+        awq_kernel_request request = request_for(rows);
+        int32_t kernel;
+        assert_status(awq_kernel_select(&device, &request, &kernel, text, sizeof text, NULL), AWQ_OK);
+        snprintf(line, sizeof line, "pays from %lld on", (long long)rows);
+        assert_non_null(strstr(text, line));
+    }
+}
+
 static void old_gpus_are_told_to_use_the_cpu(void **state)
 {
     (void)state;
@@ -221,6 +263,7 @@ int main(void)
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(every_kind_of_weight_has_a_kernel),
         cmocka_unit_test(cuda_kernels_are_chosen_from_a_table),
+        cmocka_unit_test(the_crossover_follows_the_device),
         cmocka_unit_test(old_gpus_are_told_to_use_the_cpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
