@@ -335,6 +335,11 @@ AWQ_API awq_status awq_calibration_observe_weighted(awq_calibration *calibration
  * seed, else AWQ_ERROR_INVALID. */
 AWQ_API awq_status awq_calibration_merge(awq_calibration *calibration, const awq_calibration *source);
 
+/* Round the sums to 48 bits, and the Gram matrix to 2^-28 of what its diagonal allows.  Calibrations of parts of some data
+ * that were each trimmed add up exactly: merged in any order and any grouping they give the same bytes, as long as a
+ * channel's sums over all of them are less than 2^57 times its least one (in the Gram matrix: 2^25 times). */
+AWQ_API awq_status awq_calibration_trim(awq_calibration *calibration);
+
 typedef struct awq_calibration_info {
     uint32_t struct_size;
     uint32_t flags;

@@ -414,6 +414,68 @@ awq_status awq_calibration_merge(awq_calibration *calibration, const awq_calibra
     return AWQ_OK;
 }
 
+/* ---- trimming */
+
+enum {
+    SUM_BITS = 48, /* of the 105 that two doubles hold however they were added */
+    GRAM_BITS = 28 /* of 53 */
+};
+
+/* The nearest multiple of 2^exponent. */
+static double round_to_power(double value, int exponent)
+{
+    return ldexp(rint(ldexp(value, -exponent)), exponent);
+}
+
+/* The power of two above |value|; of 0, some power. */
+static int exponent_of(double value)
+{
+    int exponent;
+    frexp(value, &exponent);
+    return exponent;
+}
+
+static void trim_sums(double *high, double *low, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        high[i] = round_to_power(high[i], exponent_of(high[i]) - SUM_BITS);
+        low[i] = 0.0;
+    }
+}
+
+/* No entry is larger than the root of the two that share its row or its column with the diagonal. */
+static void trim_gram(void *user_data, int64_t row)
+{
+    awq_calibration *calibration = user_data;
+    const int64_t channels = calibration->channels;
+    double *gram = calibration->gram;
+    int exponent = exponent_of(gram[row * (channels + 1)]);
+    for (int64_t j = 0; j < row; j++) {
+        int power = (exponent + exponent_of(gram[j * (channels + 1)]) + 1) / 2 - GRAM_BITS;
+        double value = round_to_power(gram[row * channels + j], power);
+        gram[row * channels + j] = gram[j * channels + row] = value;
+    }
+}
+
+awq_status awq_calibration_trim(awq_calibration *calibration)
+{
+    if (calibration == NULL) return awqi_fail(AWQ_ERROR_INVALID, "awq_calibration_trim: calibration is NULL");
+    awq_status status = awqi_calibration_settle(calibration);
+    if (status != AWQ_OK) return status;
+    const struct awqi_channel_sums *sums = &calibration->sums;
+    const int64_t channels = calibration->channels;
+    trim_sums(sums->abs_high, sums->abs_low, channels);
+    trim_sums(sums->square_high, sums->square_low, channels);
+    trim_sums(&calibration->weight_high, &calibration->weight_low, 1);
+    if (calibration->gram == NULL) return AWQ_OK;
+    awqi_parallel_for(calibration->context, channels, trim_gram, calibration);
+    for (int64_t i = 0; i < channels; i++) {
+        double *diagonal = &calibration->gram[i * (channels + 1)];
+        *diagonal = round_to_power(*diagonal, exponent_of(*diagonal) - GRAM_BITS);
+    }
+    return AWQ_OK;
+}
+
 /* ---- results */
 
 awq_status awq_calibration_get_info(const awq_calibration *calibration, awq_calibration_info *info)

@@ -6,6 +6,7 @@
 
 #include <ftw.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "progress.h"
@@ -364,6 +365,87 @@ static void scarce_experts_are_told_of(void **state)
     json_decref(report);
 }
 
+/* ---- statistics in a file, and a journal */
+
+/* The same linears, the same tokens for every expert, the same losses. */
+static void assert_same_report(const char *name, const json_t *expected, const json_t *found)
+{
+    const json_t *a = json_object_get(expected, "layers"), *b = json_object_get(found, "layers");
+    if (!json_equal(a, b)) fail_msg("%s: %s is not %s", name, json_dumps(b, 0), json_dumps(a, 0));
+}
+
+/* Where all windows are kept, by what `awq calibrate` wrote the same comes out as by the text. */
+static void statistics_give_what_the_text_gives(void **state)
+{
+    static float expected[LENGTH * VOCABULARY], found[LENGTH * VOCABULARY];
+    char stats[640], line[1024];
+    const char *text;
+    (void)state;
+    snprintf(stats, sizeof stats, "%s/statistics", app_directory);
+    for (int i = 0; i < RECIPES; i++) {
+        write_model(&recipes[i]);
+        snprintf(line, sizeof line, "M -o %s -f -q --text C --gram --search-tokens 1000", stats);
+        if (run_line(&calibrate_command, line, &text) != EXIT_OK) fail_msg("calibrate: %s", text);
+        json_t *by_text = quantize_json("M -o O -f --json --calib C --search-tokens 1000 --group-size 32"
+                                        " --expert-tokens 70");
+        run_model(out_path, expected);
+        snprintf(line, sizeof line, "M -o O -f --json --stats %s --group-size 32 --expert-tokens 70", stats);
+        json_t *by_stats = quantize_json(line);
+        run_model(out_path, found);
+        assert_same_report(recipes[i].type, by_text, by_stats);
+        assert_memory_equal(expected, found, sizeof found);
+        json_decref(by_text);
+        json_decref(by_stats);
+        /* Products of channels are rounded, and codes go by them. */
+        snprintf(line, sizeof line, "M -o O -f -q --stats %s --preset best --bits 8 --group-size 32", stats);
+        quantize(line);
+        assert_close(0.1);
+    }
+    unlink(stats);
+}
+
+/* A run that fails when all blocks are done: a file of the model does not fit. */
+static void quantize_on_a_full_disk(const char *line)
+{
+    enum { ROOM = 1 << 21 };
+    static char notes[2 * ROOM];
+    struct rlimit before, small;
+    app_write("model/notes.txt", notes, sizeof notes);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = ROOM;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    refuse(line, EXIT_FAILED, "notes.txt");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(unlink(app_path("model/notes.txt")), 0);
+}
+
+/* Experts that stay float are known again from the journal of a run that could not end. */
+static void a_journal_keeps_reports(void **state)
+{
+    static const char line[] = "M -o O -f -q --calib C --bits 8 --group-size 32 --expert-tokens 70"
+                               " --expert-fallback float --resume";
+    char journal[640], json_line[256];
+    (void)state;
+    write_model(&(struct recipe){.type = "mixtral", .keys = "", .dtype = AWQ_F16});
+    snprintf(journal, sizeof journal, "%s.journal", out_path);
+    snprintf(json_line, sizeof json_line, "%s --json", line);
+    json_t *whole = quantize_json(json_line), *whole_config = quantization_config();
+    assert_false(exists(journal, "key"));
+    assert_true(json_array_size(json_object_get(whole_config, "ignore")) > 1 + LAYERS);
+    quantize_on_a_full_disk(line);
+    assert_true(exists(journal, "block-00001"));
+    json_t *resumed = quantize_json(json_line), *resumed_config = quantization_config();
+    assert_false(exists(journal, "key"));
+    assert_same_report("resumed", whole, resumed);
+    assert_true(json_equal(whole_config, resumed_config));
+    json_decref(whole);
+    json_decref(whole_config);
+    json_decref(resumed);
+    json_decref(resumed_config);
+}
+
 /* ---- files */
 
 static void configuration_is_what_loaders_read(void **state)
@@ -608,6 +690,8 @@ int main(void)
         TEST(excluded_linears_keep_the_function),
         TEST(every_setting_gives_a_model_that_runs),
         TEST(every_chunk_of_windows_counts),
+        TEST(statistics_give_what_the_text_gives),
+        TEST(a_journal_keeps_reports),
         TEST(configuration_is_what_loaders_read),
         TEST(what_lies_beside_is_carried_along),
         TEST(wrong_usage_is_told_from_failure),

@@ -258,6 +258,51 @@ static void test_merge(void **state)
     free(x);
 }
 
+/* Of values whose sums round, merged in several orders and groupings. */
+static void test_trimmed_merge(void **state)
+{
+    (void)state;
+    enum { ROWS = 240, PARTS = 4, PART = ROWS / PARTS, CHANNELS = 19, LIMIT = 16 };
+    static const int groupings[][PARTS] = {{0, 1, 2, 3}, {3, 2, 1, 0}, {2, 0, 3, 1}};
+    float *x = random_matrix(ROWS, CHANNELS, 11);
+    for (int i = 0; i < ROWS * CHANNELS; i++) x[i] = expf(0.05f * x[i]);
+    awq_calibration *whole = create(context, CHANNELS, LIMIT, AWQ_CALIBRATION_GRAM);
+    observe(whole, x, ROWS, CHANNELS);
+    awq_calibration *merged[3];
+    for (int grouping = 0; grouping < 3; grouping++) {
+        awq_calibration *part[PARTS];
+        for (int i = 0; i < PARTS; i++) {
+            part[i] = create(context, CHANNELS, LIMIT, AWQ_CALIBRATION_GRAM);
+            observe(part[i], x + groupings[grouping][i] * PART * CHANNELS, PART, CHANNELS);
+            assert_int_equal(awq_calibration_trim(part[i]), AWQ_OK);
+        }
+        /* ((a b) (c d)), or one after the other. */
+        for (int i = 1; i < PARTS; i++) {
+            bool paired = grouping == 1 && i == 2;
+            if (grouping == 1 && i == 3) continue;
+            if (paired) assert_int_equal(awq_calibration_merge(part[2], part[3]), AWQ_OK);
+            assert_int_equal(awq_calibration_merge(part[0], part[i]), AWQ_OK);
+        }
+        for (int i = 1; i < PARTS; i++) awq_calibration_destroy(part[i]);
+        merged[grouping] = part[0];
+        assert_memory_equal(merged[0]->sums.abs_high, part[0]->sums.abs_high, 5 * CHANNELS * sizeof(double));
+        assert_memory_equal(merged[0]->gram, part[0]->gram, CHANNELS * CHANNELS * sizeof(double));
+    }
+    for (int i = 0; i < CHANNELS; i++) {
+        double error = fabs(merged[0]->sums.square_high[i] - whole->sums.square_high[i]);
+        assert_true(error <= 0x1p-47 * whole->sums.square_high[i]);
+        for (int j = 0; j < CHANNELS; j++) {
+            double bound = sqrt(whole->gram[i * (CHANNELS + 1)] * whole->gram[j * (CHANNELS + 1)]);
+            assert_true(fabs(merged[0]->gram[i * CHANNELS + j] - whole->gram[i * CHANNELS + j]) <= 0x1p-26 * bound);
+            assert_true(merged[0]->gram[i * CHANNELS + j] == merged[0]->gram[j * CHANNELS + i]);
+        }
+    }
+    for (int i = 0; i < 3; i++) awq_calibration_destroy(merged[i]);
+    awq_calibration_destroy(whole);
+    assert_int_equal(awq_calibration_trim(NULL), AWQ_ERROR_INVALID);
+    free(x);
+}
+
 static void test_merge_refuses(void **state)
 {
     (void)state;
@@ -881,6 +926,7 @@ int main(void)
         cmocka_unit_test(test_order_batches_and_threads),
         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_merge_refuses),
+        cmocka_unit_test(test_trimmed_merge),
         cmocka_unit_test(test_dtypes_strides_and_ranks),
         cmocka_unit_test(test_no_rows),
         cmocka_unit_test(test_non_finite),

@@ -191,6 +191,11 @@ static void format_default(const struct cli_option *option, const void *defaults
     }
 }
 
+static bool is_positional(const struct cli_option *option)
+{
+    return option->type == CLI_ARGUMENT || option->type == CLI_OPTIONAL || option->type == CLI_ARGUMENTS;
+}
+
 /* Print an option with its choices, which go on in further lines where they are many; the width of the last line. */
 static int print_head(const char *head)
 {
@@ -208,7 +213,7 @@ static int print_head(const char *head)
 static void print_option(const struct cli_option *option, const void *defaults)
 {
     char head[256], help[1024], value[96];
-    if (option->type == CLI_ARGUMENT || option->type == CLI_OPTIONAL)
+    if (is_positional(option))
         snprintf(head, sizeof head, "  %s", option->name);
     else if (option->letter)
         snprintf(head, sizeof head, "  -%c, --%s%s%s", option->letter, option->name, option->argument ? " " : "",
@@ -222,16 +227,13 @@ static void print_option(const struct cli_option *option, const void *defaults)
     print_wrapped(help, print_head(head));
 }
 
-static bool is_positional(const struct cli_option *option)
-{
-    return option->type == CLI_ARGUMENT || option->type == CLI_OPTIONAL;
-}
-
 static void print_usage_line(const struct cli_command *command)
 {
     printf("Usage: awq %s", command->name);
     for (const struct cli_option *option = command->options; option->type != CLI_END; option++)
-        if (is_positional(option)) printf(option->type == CLI_ARGUMENT ? " %s" : " [%s]", option->name);
+        if (is_positional(option))
+            printf(option->type == CLI_OPTIONAL ? " [%s%s]" : " %s%s", option->name,
+                   option->type == CLI_ARGUMENTS ? ".." : "");
     puts(" [OPTIONS]");
 }
 
@@ -432,8 +434,10 @@ static int store_value(const struct cli_command *command, const struct cli_optio
         *(int *)destination = index;
         break;
     case CLI_LIST:
+    case CLI_ARGUMENTS:
         if (list->count == CLI_LIST_CAPACITY)
-            return cli_usage(command, "--%s was given more than %d times", option->name, CLI_LIST_CAPACITY);
+            return cli_usage(command, "%s%s was given more than %d times", option->type == CLI_LIST ? "--" : "",
+                             option->name, CLI_LIST_CAPACITY);
         list->items[list->count++] = text;
         break;
     default:
@@ -487,6 +491,10 @@ bool cli_parse(const struct cli_command *command, int argc, char **argv, void *o
         } else if (!only_positional && word[0] == '-' && word[1]) {
             *exit_code = parse_option(command, argc, argv, &i, options);
             if (*exit_code != EXIT_OK) return false;
+        } else if (positional->type == CLI_ARGUMENTS) {
+            *exit_code = store_value(command, positional, word, options);
+            if (*exit_code != EXIT_OK) return false;
+            i++;
         } else if (positional->type != CLI_END) {
             *(const char **)((char *)options + positional->offset) = word;
             positional = next_positional(positional + 1);
@@ -496,7 +504,9 @@ bool cli_parse(const struct cli_command *command, int argc, char **argv, void *o
             return false;
         }
     }
-    if (positional->type == CLI_ARGUMENT) {
+    const void *last = (const char *)options + positional->offset;
+    if (positional->type == CLI_ARGUMENT ||
+        (positional->type == CLI_ARGUMENTS && ((const struct cli_list *)last)->count == 0)) {
         *exit_code = cli_usage(command, "%s is missing", positional->name);
         return false;
     }

@@ -35,6 +35,7 @@ enum cli_type {
     CLI_HEADING,  /* 'name' heads the options that follow in the help */
     CLI_ARGUMENT, /* const char *: a required argument without dashes; 'name' is how the help calls it */
     CLI_OPTIONAL, /* const char *: one that may be left out, after all required ones */
+    CLI_ARGUMENTS, /* struct cli_list: all that follow, one at least */
     CLI_FLAG,     /* bool: takes no value; set to true */
     CLI_INT,      /* int */
     CLI_INT64,    /* int64_t */

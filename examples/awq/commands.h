@@ -5,6 +5,8 @@
 #include "cli.h"
 
 extern const struct cli_command quantize_command;
+extern const struct cli_command calibrate_command;
+extern const struct cli_command merge_command;
 extern const struct cli_command evaluate_command;
 extern const struct cli_command generate_command;
 extern const struct cli_command inspect_command;

@@ -16,14 +16,17 @@ struct placement {
     uint64_t memory_limit; /* --memory-limit, of the host; 0: none */
 };
 
-/* The entries of an option table for a struct placement that is a member of the command's options. */
-#define PLACEMENT_OPTIONS(options, member)                                                                             \
+/* The entries of an option table for a struct placement that is a member of the command's options; and of these the
+ * ones before the limit, for a command that has more to say of it. */
+#define PLACEMENT_COMPUTE_OPTIONS(options, member)                                                                     \
     {CLI_CHOICE, "device", offsetof(options, member.device), .argument = "cpu|cuda", .help = "Where to compute."},     \
     {CLI_INT, "device-id", offsetof(options, member.device_id), .argument = "N",                                       \
      .help = "Which of several GPUs.", .minimum = 0, .maximum = 1023},                                                 \
     {CLI_INT, "threads", offsetof(options, member.threads), .argument = "N",                                           \
      .help = "Threads to use [default: all processors].  The result does not depend on it.", .minimum = 1,             \
-     .maximum = 4096},                                                                                                 \
+     .maximum = 4096}
+#define PLACEMENT_OPTIONS(options, member)                                                                             \
+    PLACEMENT_COMPUTE_OPTIONS(options, member),                                                                        \
     {CLI_SIZE, "memory-limit", offsetof(options, member.memory_limit), .argument = "SIZE",                             \
      .help = "Fail rather than use more of the host's memory than this, such as 4G.  Pages of the model's files do "   \
              "not count."}

@@ -248,8 +248,7 @@ static bool is_of_module(const char *name, const char *module)
            (strcmp(name + length, ".weight") == 0 || strcmp(name + length, ".bias") == 0);
 }
 
-/* Whether output_block writes a tensor of this name, or what became of it. */
-static bool is_written_by_block(const char *name, const struct model_config *config)
+bool output_is_of_block(const char *name, const struct model_config *config)
 {
     const struct architecture *names = config->architecture;
     const size_t length = strlen(names->blocks);
@@ -277,7 +276,7 @@ bool output_other_tensors(awq_checkpoint_writer *writer, const awq_checkpoint *s
     for (int64_t i = 0; i < awq_checkpoint_count(source); i++) {
         const char *name = awq_checkpoint_name(source, i);
         awq_tensor view;
-        if (is_written_by_block(name, config)) continue;
+        if (output_is_of_block(name, config)) continue;
         awq_status status = awq_checkpoint_get(source, name, &view);
         if (status != AWQ_OK) return cli_library_error(status, "%s", name);
         if (!add_tensor(writer, name, &view, bytes)) return false;

@@ -10,9 +10,9 @@
 #include "progress.h"
 
 static const struct cli_command *const commands[] = {
-    &quantize_command, &evaluate_command, &generate_command, &inspect_command, &estimate_command, &convert_command,
-    &preflight_command, &gguf_command, &bench_command, &tune_command, &tokenize_command, &outliers_command,
-    &study_command,
+    &quantize_command, &calibrate_command, &merge_command, &evaluate_command, &generate_command, &inspect_command,
+    &estimate_command, &convert_command, &preflight_command, &gguf_command, &bench_command, &tune_command,
+    &tokenize_command, &outliers_command, &study_command,
 };
 
 enum { COMMANDS = sizeof commands / sizeof *commands };

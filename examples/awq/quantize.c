@@ -69,7 +69,8 @@ static int check(const struct cli_command *command, const struct options *option
     if (options->salient > 0 && (options->version == VERSION_FLOAT || (format && format->method != METHOD_LIBAWQ)))
         return cli_usage(command, "--version %s holds no channels in FP16 beside codes; cpu-stream and cuda-block do",
                          format ? format->name : "float");
-    if (options->salient > 0 && options->salient_rule == AWQ_SALIENT_BY_ACTIVATION && !options->request.calib)
+    if (options->salient > 0 && options->salient_rule == AWQ_SALIENT_BY_ACTIVATION &&
+        !options->request.calib && !options->request.stats)
         return cli_usage(command, "--calib is missing: text that shows which channels are salient");
     if (!exclude_check(&options->request.exclude, message, sizeof message)) return cli_usage(command, "%s", message);
     return EXIT_OK;
@@ -88,7 +89,11 @@ static int check_method(const struct cli_command *command, const struct options 
         return cli_usage(command, "--profile llm-awq has no symmetric quantiser; exact and autoawq have");
     if (quantizer->profile != AWQ_PROFILE_EXACT && (rounding || range))
         return cli_usage(command, "the profiles of peers know only --rounding nearest and --range minmax or clip");
-    if (!options->request.calib && (settings->search || settings->clip || rounding))
+    if (options->request.calib && options->request.stats)
+        return cli_usage(command, "--calib and --stats exclude each other");
+    if (options->request.stats && options->through == THROUGH_QUANTIZED)
+        return cli_usage(command, "--calibrate-through quantized needs --calib: --stats has what float blocks give");
+    if (!options->request.calib && !options->request.stats && (settings->search || settings->clip || rounding))
         return cli_usage(command, "--calib is missing: text to calibrate with (--method rtn goes without)");
     return EXIT_OK;
 }
@@ -111,10 +116,15 @@ static const struct cli_option table[] = {
      .help = "Directory to write.  It appears when all of it is there."},
     {CLI_FLAG, "force", offsetof(struct options, request.replace), 'f',
      .help = "Replace DIR if it is a model already."},
+    {CLI_FLAG, "resume", offsetof(struct options, request.resume),
+     .help = "Keep a journal of finished layers, DIR.journal, until all is done; and go on from the one that a run "
+             "with the same options left when it was killed, to the same result.  Takes the room of the output once more."},
     {CLI_HEADING, "Calibration", .offset = 0},
     {CLI_STRING, "calib", offsetof(struct options, request.calib), .argument = "FILE",
      .help = "Text like that which the model is for, or token ids: .npy, .u16, .u32.  Text is encoded with MODEL's "
              "tokenizer."},
+    {CLI_STRING, "stats", offsetof(struct options, request.stats), .argument = "FILE",
+     .help = "Instead: what 'awq calibrate' made of text.  The options below were chosen then."},
     {CLI_INT64, "samples", offsetof(struct options, request.samples), .argument = "N",
      .help = "Windows of the data to use, spread evenly over it.", .minimum = 1, .maximum = 1e9},
     {CLI_INT64, "seq-length", offsetof(struct options, request.length), .argument = "N",
@@ -183,7 +193,9 @@ static const struct cli_option table[] = {
     {CLI_CHOICE, "salient-rule", offsetof(struct options, salient_rule), .argument = "activation|weight|random",
      .help = "Which: those of the largest mean activation, of the heaviest weights, or any, by --seed."},
     {CLI_HEADING, "Running", .offset = 0},
-    PLACEMENT_OPTIONS(struct options, request.placement),
+    PLACEMENT_COMPUTE_OPTIONS(struct options, request.placement),
+    {CLI_SIZE, "memory-limit", offsetof(struct options, request.placement.memory_limit), .argument = "SIZE",
+     .help = "Use no more of the host's memory than this, such as 4G: fail before the work where it would take more."},
     {CLI_FLAG, "json", offsetof(struct options, request.json), .help = "Print the results as JSON."},
     {CLI_FLAG, "verbose", offsetof(struct options, request.verbose), 'v', .help = "Print a line for each layer."},
     {CLI_FLAG, "quiet", offsetof(struct options, request.quiet), 'q', .help = "Print nothing but errors."},

@@ -2,9 +2,8 @@
  *
  * quantize.c has the options, quantize_method.c what they come to, quantize_model.c the way through a model,
  * quantize_block.c takes one block from float to quantised, quantize_search.c calibrates and searches for it,
- * quantize_exclude.c says what is left out, quantize_salient.c which channels are salient, quantize_memory.c what it takes,
- * hf_output.c writes the result,
- * quantize_report.c says what came of it.
+ * quantize_exclude.c says what is left out, quantize_salient.c which channels are salient, quantize_memory.c what it
+ * takes, hf_output.c writes the result, journal.c keeps what is finished, quantize_report.c says what came of it.
  *
  * Functions that can fail return false when they did, and have said why. */
 #ifndef AWQ_APP_QUANTIZE_H
@@ -13,6 +12,7 @@
 #include "cli.h"
 #include "model.h"
 #include "progress.h"
+#include "statistics.h"
 #include "tokens.h"
 
 /* What becomes of an expert that too few tokens of the calibration were sent to: its down, for which there is nothing
@@ -44,11 +44,12 @@ struct quantize_choice {
 
 /* What was asked for. */
 struct quantize_request {
-    const char *model, *out, *calib;
+    const char *model, *out;
+    const char *calib, *stats; /* text, or what `awq calibrate` made of it: one at most */
     int64_t samples, length; /* windows of the calibration data, and tokens in each */
     struct cli_list exclude;
     struct placement placement;
-    bool replace, json, quiet, verbose;
+    bool replace, resume, json, quiet, verbose;
     struct quantize_settings settings;
 };
 
@@ -108,6 +109,9 @@ struct quantize_job {
 
     /* Calibration; none of it without quantize_calibrates. */
     struct token_rows windows;
+    awq_archive *archive;    /* with request->stats: what the statistics are read from, */
+    json_t *provenance;      /* where they come from, */
+    int64_t archive_rows;    /* and how many rows of each input were sampled */
     float *hidden;           /* [windows.rows][windows.columns][config.hidden]: the input of the next block */
     struct session *session; /* for chunk_sequences windows at once */
     int64_t chunk_sequences;
@@ -148,6 +152,20 @@ struct scale_summary {
 
 /* Returns an exit code.  'summary' may be NULL. */
 int quantize_model(const struct quantize_request *request, struct scale_summary *summary);
+
+/* Steps of it that `awq calibrate` takes too: open the contexts (files, folding and packing are the processor's,
+ * whatever computes); open the model that is asked for and check all its tensors; read and cut the calibration data;
+ * take memory to run job->windows in; let job->hidden be them as the first block sees them; give back everything but
+ * the windows. */
+bool job_open_contexts(struct quantize_job *job);
+bool job_open_model(struct quantize_job *job);
+bool job_read_windows(struct quantize_job *job);
+bool job_prepare(struct quantize_job *job);
+bool job_embed(struct quantize_job *job);
+void job_clear(struct quantize_job *job);
+
+/* The host's memory that contexts had at most. */
+bool job_context_peak(const struct quantize_job *job, uint64_t *peak);
 
 /* ---- quantize_block.c */
 
@@ -214,8 +232,15 @@ awq_status salient_quantize_scaled(const struct quantize_job *job, const awq_ten
 
 /* ---- quantize_memory.c */
 
+/* Bytes of the model's files that are in memory at once: those of a block, or of the largest tensor outside blocks. */
+uint64_t mapped_bytes(const struct quantize_job *job);
+
 /* Bytes that the context will hold at most, from the shapes alone; needs job->windows where there is calibration. */
 uint64_t estimate_memory(const struct quantize_job *job);
+
+/* The same for calibrating alone, with matrices X^T X or without; how much of it goes with the number of windows is in
+ * *window_bytes, for each. */
+uint64_t estimate_calibration(const struct quantize_job *job, bool gram, uint64_t *window_bytes);
 
 /* What a session for the calibration needs. */
 struct session_options calibration_session(const struct quantize_job *job);
@@ -242,6 +267,9 @@ bool output_config(awq_checkpoint_writer *writer, const struct model_config *con
 bool output_other_tensors(awq_checkpoint_writer *writer, const awq_checkpoint *source,
                           const struct model_config *config, uint64_t *bytes);
 
+/* Whether output_block writes a tensor of this name, or what became of it. */
+bool output_is_of_block(const char *name, const struct model_config *config);
+
 /* The norms and linears of one block. */
 bool output_block(awq_context *context, awq_checkpoint_writer *writer, const struct model_config *config,
                   int32_t layout, const struct block_weights *weights, uint64_t *bytes);
@@ -255,9 +283,13 @@ bool exclude_check(const struct cli_list *patterns, char *message, size_t size);
  * pattern found in none is warned of. */
 bool exclude_linears(const struct cli_list *patterns, const struct model_config *config, bool *excluded);
 
+/* Where those are to stay float: the experts that the layer's report calls scarce. */
+void exclude_scarce_experts(struct quantize_job *job, int64_t layer);
+
 /* ---- quantize_report.c: on stdout */
 
-void report_plan(const struct quantize_job *job);
+/* 'finished' blocks were found in a journal. */
+void report_plan(const struct quantize_job *job, int64_t finished);
 void report_block(const struct quantize_job *job, int64_t layer);
 void report_result(const struct quantize_job *job);
 

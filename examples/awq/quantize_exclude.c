@@ -69,3 +69,12 @@ bool exclude_linears(const struct cli_list *patterns, const struct model_config 
     }
     return ok;
 }
+
+void exclude_scarce_experts(struct quantize_job *job, int64_t layer)
+{
+    bool *excluded = job->excluded + layer * block_linears(&job->config);
+    if (job->settings->expert_fallback != FALLBACK_FLOAT) return;
+    for (int mlp = 0; mlp < job->config.experts; mlp++)
+        if (job->reports[layer].expert_scarce[mlp])
+            memset(excluded + mlp_linear(mlp, LINEAR_GATE), true, MLP_LINEARS * sizeof *excluded);
+}

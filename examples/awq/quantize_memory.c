@@ -25,6 +25,23 @@ struct session_options calibration_session(const struct quantize_job *job)
     return (struct session_options){.max_rows = sequences * length, .sequences = sequences, .capacity = length};
 }
 
+uint64_t mapped_bytes(const struct quantize_job *job)
+{
+    const uint64_t layers = (uint64_t)job->config.layers;
+    uint64_t largest = 0, in_blocks = 0;
+    for (int64_t i = 0; i < awq_checkpoint_count(job->source); i++) {
+        const char *name = awq_checkpoint_name(job->source, i);
+        awq_tensor view;
+        if (awq_checkpoint_get(job->source, name, &view) != AWQ_OK) continue;
+        uint64_t bytes = tensor_bytes(&view);
+        if (output_is_of_block(name, &job->config))
+            in_blocks += bytes;
+        else
+            largest = larger(largest, bytes);
+    }
+    return larger(in_blocks / layers, largest);
+}
+
 /* The linears of a block in numbers. */
 struct shapes {
     uint64_t block, largest_point, largest_linear; /* weights */
@@ -117,4 +134,23 @@ uint64_t estimate_memory(const struct quantize_job *job)
     if (job->settings->layout == 0) folded += sizeof(float) * (shapes.block + shapes.largest_linear);
     return hidden + session_bytes(job->context, &job->config, &session) + statistics +
            larger(search_bytes(job, &shapes, session.max_rows), rounding + folded);
+}
+
+uint64_t estimate_calibration(const struct quantize_job *job, bool gram, uint64_t *window_bytes)
+{
+    struct shapes shapes = add_shapes(job);
+    struct session_options session = calibration_session(job);
+    uint64_t samples = (uint64_t)sampled_rows(job) + 1, values = shapes.block + LIBRARY_ROWS * shapes.widest;
+    /* What is kept of all inputs, and twice that of one while a chunk of it is added. */
+    uint64_t statistics = (shapes.inputs + 2 * shapes.widest) * (samples * sizeof(float) + 5 * sizeof(double));
+    statistics += (uint64_t)(block_points(&job->config) + 2) * ROW_BYTES * samples;
+    if (gram) {
+        statistics += shapes.widest * shapes.widest * sizeof(double);
+        for (int point = 0; point < block_points(&job->config); point++) {
+            uint64_t inputs = (uint64_t)point_inputs(&job->config, point);
+            statistics += inputs * inputs * sizeof(double);
+        }
+    }
+    *window_bytes = (uint64_t)(job->windows.columns * job->config.hidden) * sizeof(float);
+    return session_bytes(job->context, &job->config, &session) + statistics + values * sizeof(float);
 }

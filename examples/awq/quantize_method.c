@@ -53,8 +53,9 @@ bool quantize_calibrates(const struct quantize_request *request)
     const struct quantize_settings *settings = &request->settings;
     const awq_quantize_options *quantizer = &settings->quantizer;
     const bool salient = quantizer->salient_fraction > 0 && quantizer->salient_rule == AWQ_SALIENT_BY_ACTIVATION;
-    return request->calib && (settings->search || settings->clip || quantizer->range != AWQ_RANGE_MINMAX ||
-                              quantizer->rounding != AWQ_ROUND_NEAREST || salient);
+    const bool given = request->calib || request->stats;
+    return given && (settings->search || settings->clip || quantizer->range != AWQ_RANGE_MINMAX ||
+                     quantizer->rounding != AWQ_ROUND_NEAREST || salient);
 }
 
 const char *quantize_method_name(const struct quantize_settings *settings)

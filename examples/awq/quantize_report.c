@@ -32,7 +32,13 @@ static double percent_of(int64_t part, int64_t whole)
     return whole ? 100 * (double)part / (double)whole : 0;
 }
 
-void report_plan(const struct quantize_job *job)
+/* That the statistics come from. */
+static int64_t job_windows(const struct quantize_job *job)
+{
+    return job->archive ? provenance_windows(job->provenance) : job->windows.rows;
+}
+
+void report_plan(const struct quantize_job *job, int64_t finished)
 {
     const struct quantize_settings *settings = job->settings;
     const awq_quantize_options *quantizer = &settings->quantizer;
@@ -51,8 +57,9 @@ void report_plan(const struct quantize_job *job)
         printf("in FP16      %g %% of the input channels, %s\n", 100 * quantizer->salient_fraction,
                rule_names[quantizer->salient_rule]);
     if (quantize_calibrates(job->request))
-        printf("calibration  %s windows of %s tokens from %s\n", cli_count(job->windows.rows).text,
-               cli_count(job->windows.columns).text, job->request->calib);
+        printf("calibration  %s windows of %s tokens from %s\n", cli_count(job_windows(job)).text,
+               cli_count(job->windows.columns).text, job->archive ? job->request->stats : job->request->calib);
+    if (finished) printf("resumed      %s layers were finished before\n", cli_count(finished).text);
     printf("memory       about %s will be used\n", cli_bytes(job->estimated_bytes).text);
     fflush(stdout);
 }
@@ -246,7 +253,7 @@ bool report_json(const struct quantize_job *job)
         "group_size", (json_int_t)quantizer->group_size,
         "symmetric", (quantizer->flags & AWQ_QUANTIZE_SYMMETRIC) != 0,
         "version", layout_name(settings),
-        "calibration_windows", (json_int_t)job->windows.rows,
+        "calibration_windows", (json_int_t)job_windows(job),
         "calibration_window_tokens", (json_int_t)job->windows.columns,
         "weights", (json_int_t)job->source_weights,
         "source_bytes", (json_int_t)job->source_bytes,

@@ -111,6 +111,12 @@ static bool any_quantized(const struct searcher *searcher, int point)
     return false;
 }
 
+/* Whether the router decides which tokens come there. */
+static bool is_of_expert(const struct quantize_job *job, int point)
+{
+    return point >= POINT_DOWN && point - POINT_DOWN < job->config.experts;
+}
+
 static bool is_searched(const struct searcher *searcher, int point)
 {
     const struct model_config *config = &searcher->job->config;
@@ -132,6 +138,7 @@ int64_t point_inputs(const struct model_config *config, int point)
 
 int64_t compared_windows(const struct quantize_job *job)
 {
+    if (job->archive) return job->windows.rows;
     int64_t fit = job->settings->search_tokens / job->windows.columns;
     if (fit < 1) fit = 1;
     return fit < job->windows.rows ? fit : job->windows.rows;
@@ -139,6 +146,7 @@ int64_t compared_windows(const struct quantize_job *job)
 
 int64_t sampled_rows(const struct quantize_job *job)
 {
+    if (job->archive) return job->archive_rows;
     int64_t all = job->windows.rows * job->windows.columns;
     return all < job->settings->search_tokens ? all : job->settings->search_tokens;
 }
@@ -198,8 +206,9 @@ static bool observe(void *user_data, int point, const awq_tensor *x)
 {
     struct searcher *searcher = user_data;
     awq_calibration *calibration = searcher->statistics[point].calibration;
-    if (point >= POINT_DOWN) searcher->report->expert_tokens[point - POINT_DOWN] += x->shape[0];
     if (point == POINT_QKV && !keep_normed(searcher, x)) return false;
+    if (searcher->job->archive) return true;
+    if (point >= POINT_DOWN) searcher->report->expert_tokens[point - POINT_DOWN] += x->shape[0];
     if (!calibration) return true;
     awq_status status = awq_calibration_observe(calibration, x);
     return status == AWQ_OK || cli_library_error(status, "block %lld, input of %s", (long long)searcher->weights->layer,
@@ -220,6 +229,39 @@ static bool create_calibrations(struct searcher *searcher)
                                                    &searcher->statistics[point].calibration);
         if (status != AWQ_OK) return cli_library_error(status, "statistics of the input of %s", point_name(point));
     }
+    return true;
+}
+
+/* What the archive has of one input; of an expert's, which may be nothing, at least how many tokens it saw. */
+static bool load_calibration(struct searcher *searcher, int point)
+{
+    const struct quantize_job *job = searcher->job;
+    const char *path = job->request->stats;
+    struct point_statistics *statistics = &searcher->statistics[point];
+    char name[TENSOR_NAME_SIZE];
+    awq_calibration_info info;
+    statistics_name(searcher->weights->layer, point, name);
+    awq_struct_init(&info, sizeof info);
+    awq_status status = awq_archive_load(job->archive, name, &statistics->calibration);
+    if (status == AWQ_OK) status = awq_calibration_get_info(statistics->calibration, &info);
+    if (status != AWQ_OK) return cli_library_error(status, "--stats");
+    if (info.channels != point_inputs(&job->config, point))
+        return cli_error("%s: %s has %lld inputs, and the model's has %lld", path, name, (long long)info.channels,
+                         (long long)point_inputs(&job->config, point));
+    if (job->settings->quantizer.rounding != AWQ_ROUND_NEAREST && !(info.flags & AWQ_CALIBRATION_GRAM))
+        return cli_error("%s: was made without --gram, which this way of rounding needs", path);
+    if (info.rows == 0 && !is_of_expert(job, point)) return cli_error("%s: no token was observed for %s", path, name);
+    if (point >= POINT_DOWN) searcher->report->expert_tokens[point - POINT_DOWN] = info.rows;
+    if (!any_quantized(searcher, point)) point_statistics_clear(statistics);
+    return true;
+}
+
+static bool load_calibrations(struct searcher *searcher)
+{
+    const struct quantize_job *job = searcher->job;
+    for (int point = 0; point < block_points(&job->config); point++)
+        if ((any_quantized(searcher, point) || is_of_expert(job, point)) && !load_calibration(searcher, point))
+            return false;
     return true;
 }
 
@@ -400,7 +442,7 @@ static bool settle_experts(struct searcher *searcher)
     const int64_t layer = searcher->weights->layer, least = job->settings->expert_tokens;
     for (int mlp = 0; mlp < job->config.experts; mlp++) {
         const int64_t tokens = searcher->report->expert_tokens[mlp];
-        bool *excluded = job->excluded + layer * block_linears(&job->config) + mlp_linear(mlp, LINEAR_GATE);
+        const bool *excluded = job->excluded + layer * block_linears(&job->config) + mlp_linear(mlp, LINEAR_GATE);
         if (tokens >= least || (excluded[0] && excluded[1] && excluded[2])) continue;
         if (job->settings->expert_fallback == FALLBACK_STOP)
             return cli_error("layer %lld: expert %d saw %lld tokens of the calibration, fewer than --expert-tokens, "
@@ -408,8 +450,8 @@ static bool settle_experts(struct searcher *searcher)
                              (long long)tokens, (long long)least);
         searcher->report->expert_scarce[mlp] = true;
         point_statistics_clear(&searcher->statistics[POINT_DOWN + mlp]);
-        if (job->settings->expert_fallback == FALLBACK_FLOAT) memset(excluded, true, MLP_LINEARS * sizeof *excluded);
     }
+    exclude_scarce_experts(job, layer);
     return true;
 }
 
@@ -420,7 +462,8 @@ bool block_search(struct quantize_job *job, const struct block_weights *weights,
     struct job_part part = {job, weights->layer, 0, PASS_PART};
     progress_note(&job->progress, "layer %lld: activations", (long long)weights->layer);
     bool ok = block_create(job->context, &job->config, weights, false, NULL, &searcher.floats) &&
-              allocate_room(&searcher) && create_calibrations(&searcher) &&
+              allocate_room(&searcher) &&
+              (job->archive ? load_calibrations(&searcher) : create_calibrations(&searcher)) &&
               job_forward(job, &searcher.floats, !job->settings->through_quantized, &part, observe, &searcher) &&
               settle_experts(&searcher);
     for (int point = 0; ok && point < block_points(&job->config); point++) ok = search_point(&searcher, point);

@@ -210,11 +210,11 @@ typedef struct awq_context_options {
  * libawq_cuda.so is looked for beside libawq.so, or where the environment variable AWQ_CUDA_BACKEND says.
  * AWQ_ERROR_NO_DEVICE says in one text what is missing.
  *
- * Threads of the pool start at the first use, with the affinity of the thread that makes it and all signals blocked; between
- * uses they sleep.  One call uses them at a time: a call that comes meanwhile, from another thread or from inside a task,
- * is done by its own thread alone and waits for nobody, so threads of OpenMP or of a pool of the host's may share a context.
- * In a forked child the context works on the calling thread alone, unless its threads first start there; no other thread
- * may be inside the library at the fork. */
+ * Threads of the pool start at the first use, with the affinity of the thread that makes it; they block all signals but those
+ * that a thread causes itself (SIGBUS, SIGSEGV, ..), and between uses they sleep.  One call uses them at a time: a call that comes
+ * meanwhile, from another thread or from inside a task, is done by its own thread alone and waits for nobody, so threads of OpenMP
+ * or of a pool of the host's may share a context.  In a forked child the context works on the calling thread alone, unless its
+ * threads first start there; no other thread may be inside the library at the fork. */
 AWQ_API awq_status awq_context_create(const awq_context_options *options, awq_context **context);
 AWQ_API void awq_context_destroy(awq_context *context);
 
@@ -334,6 +334,11 @@ AWQ_API awq_status awq_calibration_observe_weighted(awq_calibration *calibration
 /* Add what 'source' has seen, as if 'calibration' had observed it too.  Equal channels, flags, sample_rows and
  * seed, else AWQ_ERROR_INVALID. */
 AWQ_API awq_status awq_calibration_merge(awq_calibration *calibration, const awq_calibration *source);
+
+/* Round the sums to 48 bits, and the Gram matrix to 2^-28 of what its diagonal allows.  Calibrations of parts of some data
+ * that were each trimmed add up exactly: merged in any order and any grouping they give the same bytes, as long as a
+ * channel's sums over all of them are less than 2^57 times its least one (in the Gram matrix: 2^25 times). */
+AWQ_API awq_status awq_calibration_trim(awq_calibration *calibration);
 
 typedef struct awq_calibration_info {
     uint32_t struct_size;

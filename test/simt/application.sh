@@ -29,6 +29,23 @@ expected=$(generate)
 found=$(AWQ_SIMT_RACES=0 generate --device cuda)
 [ "$expected" = "$found" ] && good || bad "the processor wrote '$expected', the GPU '$found'"
 
+# Statistics that the GPU found, and a run that was killed after some layers: the same files as from one that was not.
+export AWQ_SIMT_RACES=0
+run="--device cuda --quiet -o $directory"
+quantize="$build/awq quantize examples/models/docs-6m --stats $directory/statistics --no-scale-o --resume
+    --exclude layers\.[1-5]|mlp|[qkv]_proj $run"
+"$build/awq" calibrate examples/models/docs-6m --text examples/models/prose.txt --samples 1 --seq-length 16 \
+    --search-tokens 16 $run/statistics && good || bad "no statistics"
+$quantize/whole && good || bad "quantize --stats --resume"
+$quantize/resumed &
+process=$!
+while [ ! -e "$directory/resumed.journal/block-00001" ] && kill -0 $process 2>/dev/null; do sleep 0.02; done
+kill -KILL $process 2>/dev/null
+wait $process 2>/dev/null
+[ -e "$directory/resumed" ] || $quantize/resumed
+diff -r "$directory/whole" "$directory/resumed" && good || bad "resumed, the result is another"
+unset AWQ_SIMT_RACES
+
 # expect STATUS TEXT NAME=VALUE...: --device cuda ends so and says that, in one line, with these variables set.
 expect() {
     status=$1 text=$2

@@ -40,6 +40,10 @@ class Calibration(Handle):
         """Add what ``source`` has seen."""
         check(lib.awq_calibration_merge(self, source))
 
+    def trim(self) -> None:
+        """Round the sums, so that parts merge to the same bytes in any order."""
+        check(lib.awq_calibration_trim(self))
+
     @property
     def info(self) -> SimpleNamespace:
         """The fields of awq_calibration_info, as in awq.h."""

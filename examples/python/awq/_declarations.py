@@ -521,6 +521,7 @@ FUNCTIONS = {
     "awq_calibration_observe": (c_int32, [POINTER(awq_calibration), POINTER(awq_tensor)]),
     "awq_calibration_observe_weighted": (c_int32, [POINTER(awq_calibration), POINTER(awq_tensor), POINTER(awq_tensor)]),
     "awq_calibration_merge": (c_int32, [POINTER(awq_calibration), POINTER(awq_calibration)]),
+    "awq_calibration_trim": (c_int32, [POINTER(awq_calibration)]),
     "awq_calibration_get_info": (c_int32, [POINTER(awq_calibration), POINTER(awq_calibration_info)]),
     "awq_calibration_get_statistic": (c_int32, [POINTER(awq_calibration), c_int32, POINTER(c_double), c_int64]),
     "awq_calibration_get_samples": (c_int32, [POINTER(awq_calibration), POINTER(awq_tensor)]),

@@ -336,6 +336,9 @@ extern "C" {
         source: *const awq_calibration,
     ) -> awq_status;
 }
+extern "C" {
+    pub fn awq_calibration_trim(calibration: *mut awq_calibration) -> awq_status;
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct awq_calibration_info {

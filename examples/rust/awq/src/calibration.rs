@@ -93,6 +93,11 @@ impl Calibration {
         check(unsafe { sys::awq_calibration_merge(self.as_ptr(), source.as_ptr()) })
     }
 
+    /// Rounds the sums, so that parts merge to the same bytes in any order.
+    pub fn trim(&mut self) -> Result<()> {
+        check(unsafe { sys::awq_calibration_trim(self.as_ptr()) })
+    }
+
     fn info(&self) -> Result<sys::awq_calibration_info> {
         query(|info| unsafe { sys::awq_calibration_get_info(self.as_ptr(), info) })
     }
