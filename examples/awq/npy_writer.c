@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "buffer.h"
 #include "cli.h"
 
 bool npy_writer_open(struct npy_writer *writer, const char *path, int64_t rows, int64_t columns)
@@ -42,6 +43,6 @@ void npy_writer_discard(struct npy_writer *writer)
 {
     if (!writer->file) return;
     fclose(writer->file);
-    remove(writer->path);
+    if (!is_special_file(writer->path)) remove(writer->path);
     writer->file = NULL;
 }
