@@ -111,8 +111,8 @@ DEVICE void fetch(const cuda_product &p, const place &at, unsigned char *stage)
     ptx::cp_async_commit();
 }
 
-/* The first stages.  Where this kernel overlaps the one ahead, their codes need not wait for it; elsewhere each stage is
- * filled by itself, so that the first arrives while the others are under way. */
+/* The first stages.  Where this kernel overlaps the one ahead, their codes need not wait for it; elsewhere each stage
+ * is filled by itself, so that the first arrives while the others are under way. */
 template <class S>
 DEVICE void fill_ring(const cuda_product &p, int stages, place &next, unsigned char *ring)
 {

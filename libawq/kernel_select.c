@@ -105,9 +105,9 @@ static double flops_per_byte(const awq_device_info *device)
 
 /* Rows from which dequantising first and then a product by cuBLASLt takes less time than gemm or hopper.  Writing and
  * reading the dense weight moves 2.5 bytes a weight more, and a fused kernel reaches a share e of cuBLASLt's rate F, so
- * with a bandwidth B that is 2.5 F / (2 B (1/e - 1)).  e is what instructions of warps (mma.sync) can reach where larger
- * ones exist, and on 9.0 for hopper what unpacking beside wgmma leaves.  Predicted from the device's properties; what a
- * tuning has measured takes the place of this. */
+ * with a bandwidth B that is 2.5 F / (2 B (1/e - 1)).  e is what instructions of warps (mma.sync) can reach where
+ * larger ones exist, and on 9.0 for hopper what unpacking beside wgmma leaves.  Predicted from the device's properties;
+ * what a tuning has measured takes the place of this. */
 static int64_t cuda_crossover(const awq_device_info *device, const awq_kernel_request *request)
 {
     const int32_t capability = device->compute_capability;
