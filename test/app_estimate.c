@@ -44,7 +44,7 @@ static void run_apart(const struct cli_command *command, int count, char **words
 
 struct run {
     int64_t batch, prompt, context;
-    uint64_t library, process; /* the most that either held */
+    uint64_t counted, process; /* the most that the library counted, and that the process held */
 };
 
 /* Generate as many texts at once, and see how many tokens that were. */
@@ -62,9 +62,9 @@ static void generate(const char *model, const char *texts, const char *tokens, i
     run->batch = atoi(texts);
     run->prompt = json_integer_value(json_object_get(json, "prompt_tokens"));
     run->context = run->prompt + atoi(tokens);
-    run->library = (uint64_t)json_integer_value(json_object_get(json, "peak_memory_bytes"));
+    run->counted = (uint64_t)json_integer_value(json_object_get(json, "peak_memory_bytes"));
     json_decref(json);
-    assert_true(run->prompt > 0 && run->library > 0);
+    assert_true(run->prompt > 0 && run->counted > 0);
 }
 
 static void estimate(const char *model, const struct inference_request *request, struct inference_sizes *sizes)
@@ -103,7 +103,7 @@ static void peaks_are_within_a_tenth(void **state)
         const struct inference_request request = {.device_type = AWQ_DEVICE_CPU, .quantized = i % 2,
                                                   .batch = run.batch, .prompt = run.prompt, .context = run.context};
         estimate(model, &request, &sizes);
-        assert_near("the library's memory", sizes.total - sizes.embeddings, run.library);
+        assert_near("the library's memory", sizes.total - sizes.embeddings, run.counted);
 #ifndef __SANITIZE_ADDRESS__
         if (cases[i / 2].many) assert_near("the process", sizes.total, run.process);
 #endif
