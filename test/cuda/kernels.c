@@ -5,44 +5,12 @@
  * Weights are made from random codes, scales and zero points, which the reference below reads as they were made.  All
  * that a kernel writes lies between margins that must survive; the workspace is filled with noise before each run. Exit
  * status 77 with a reason where there is no device. */
-#include "internal.h"
+#include "device.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
-static awq_context *host, *device;
 static int32_t capability;
-static uint64_t seed = 1;
-static int failed, passed;
-
-static uint32_t draw(uint32_t below)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)((seed >> 33) % below);
-}
-
-static float draw_float(float limit)
-{
-    return ((float)draw(20001) / 10000.0f - 1.0f) * limit;
-}
-
-static void require(awq_status status, const char *what)
-{
-    if (status == AWQ_OK) return;
-    printf("%s: %s: %s\n", what, awq_status_name(status), awq_last_error());
-    exit(1);
-}
-#define REQUIRE(call) require((call), #call)
-
-static void *array(int64_t count, size_t size)
-{
-    void *memory = calloc((size_t)(count > 0 ? count : 1), size);
-    if (memory == NULL) abort();
-    return memory;
-}
 
 /* ---- one product */
 
@@ -466,7 +434,6 @@ static void sweep(int32_t kernel, const int64_t (*shapes)[2], size_t shape_count
                 }
 }
 
-#define COUNT(list) (sizeof(list) / sizeof *(list))
 #define SWEEP(kernel, shapes, batches, bits, dtypes)                                                                   \
     sweep(kernel, shapes, COUNT(shapes), batches, COUNT(batches), bits, COUNT(bits), dtypes, COUNT(dtypes))
 
@@ -527,37 +494,20 @@ static void test_auto(void)
     SWEEP(AWQ_KERNEL_AUTO, shapes, batches, bits, all_dtypes);
 }
 
-int main(int argc, char **argv)
+static void look_at_device(void)
 {
-    static const struct {
-        const char *name;
-        void (*function)(void);
-    } tests[] = {{"reference", test_reference}, {"gemv", test_gemv},       {"gemm", test_gemm},
-                 {"marlin", test_marlin},       {"hopper", test_hopper}, {"dequant", test_dequant},
-                 {"auto", test_auto}};
-    for (int option; (option = getopt(argc, argv, "s:")) != -1;)
-        if (option == 's') seed = strtoull(optarg, NULL, 0);
-        else return 2;
-    awq_context_options options;
-    awq_struct_init(&options, sizeof options);
-    options.threads = 1;
-    REQUIRE(awq_context_create(&options, &host));
-    options.device_type = AWQ_DEVICE_CUDA;
-    awq_status status = awq_context_create(&options, &device);
-    if (status == AWQ_ERROR_NO_DEVICE) {
-        printf("%s\n", awq_last_error());
-        return 77;
-    }
-    require(status, "awq_context_create");
     awq_device_info info;
     awq_struct_init(&info, sizeof info);
     REQUIRE(awq_context_get_device(device, &info));
     capability = info.compute_capability;
     printf("%s, seed %" PRIu64 "\n", info.name, seed);
-    for (size_t i = 0; i < COUNT(tests); i++)
-        if (optind >= argc || strcmp(argv[optind], tests[i].name) == 0) tests[i].function();
-    awq_context_destroy(device);
-    awq_context_destroy(host);
-    printf("%d passed, %d failed, 0 skipped\n", passed, failed);
-    return failed != 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct device_test tests[] = {
+        {"reference", test_reference}, {"gemv", test_gemv}, {"gemm", test_gemm}, {"marlin", test_marlin},
+        {"hopper", test_hopper}, {"dequant", test_dequant}, {"auto", test_auto},
+    };
+    return run_device_tests(argc, argv, COUNT(tests), tests, look_at_device);
 }

@@ -6,38 +6,10 @@
  * Codes, scales, zero points and sampled rows must have the CPU's bits; sums and losses, which are added in another
  * order, may differ by the rounding that each comparison states.  Exit status 77 with a reason where there is no
  * device. */
-#include "internal.h"
+#include "device.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
-static awq_context *host, *device;
-static uint64_t seed = 1;
-static int failed, passed;
-
-static uint32_t draw(uint32_t below)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)((seed >> 33) % below);
-}
-
-static float draw_float(float limit)
-{
-    return ((float)draw(20001) / 10000.0f - 1.0f) * limit;
-}
-
-static void require(awq_status status, const char *what)
-{
-    if (status == AWQ_OK) return;
-    printf("%s: %s: %s\n", what, awq_status_name(status), awq_last_error());
-    exit(1);
-}
-#define REQUIRE(call) require((call), #call)
 
 static void check(bool good, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -54,13 +26,6 @@ static void check(bool good, const char *format, ...)
     printf("\n");
     va_end(arguments);
     failed++;
-}
-
-static void *array(int64_t count, size_t size)
-{
-    void *memory = calloc((size_t)(count > 0 ? count : 1), size);
-    if (memory == NULL) abort();
-    return memory;
 }
 
 /* ---- matrices on the host and on the device */
@@ -695,31 +660,10 @@ static void test_bad(void)
 
 int main(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        void (*function)(void);
-    } tests[] = {{"observe", test_observe},   {"weights", test_weights}, {"gram", test_gram},
-                 {"quantize", test_quantize}, {"large", test_large},     {"salient", test_salient},
-                 {"search", test_search},     {"callback", test_callback}, {"clip", test_clip},
-                 {"bad", test_bad}};
-    for (int option; (option = getopt(argc, argv, "s:")) != -1;)
-        if (option == 's') seed = strtoull(optarg, NULL, 0);
-        else return 2;
-    awq_context_options options;
-    awq_struct_init(&options, sizeof options);
-    options.threads = 1;
-    REQUIRE(awq_context_create(&options, &host));
-    options.device_type = AWQ_DEVICE_CUDA;
-    awq_status status = awq_context_create(&options, &device);
-    if (status == AWQ_ERROR_NO_DEVICE) {
-        printf("%s\n", awq_last_error());
-        return 77;
-    }
-    require(status, "awq_context_create");
-    for (size_t i = 0; i < COUNT(tests); i++)
-        if (optind >= argc || strcmp(argv[optind], tests[i].name) == 0) tests[i].function();
-    awq_context_destroy(device);
-    awq_context_destroy(host);
-    printf("%d passed, %d failed, 0 skipped\n", passed, failed);
-    return failed != 0;
+    static const struct device_test tests[] = {
+        {"observe", test_observe}, {"weights", test_weights}, {"gram", test_gram}, {"quantize", test_quantize},
+        {"large", test_large}, {"salient", test_salient}, {"search", test_search}, {"callback", test_callback},
+        {"clip", test_clip}, {"bad", test_bad},
+    };
+    return run_device_tests(argc, argv, COUNT(tests), tests, NULL);
 }
