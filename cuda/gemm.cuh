@@ -116,7 +116,7 @@ DEVICE void fetch(const cuda_product &p, const place &at, unsigned char *stage)
 template <class S>
 DEVICE void fill_ring(const cuda_product &p, int stages, place &next, unsigned char *ring)
 {
-    if constexpr (ptx::GRIDS_OVERLAP) {
+    if (ptx::grids_overlap()) {
         place ahead = next;
         for (int i = 0; i < stages - 1; i++, ahead.next()) fetch_weights<S>(p, ahead, ring + i * S::STAGE_BYTES);
     }
@@ -124,7 +124,7 @@ DEVICE void fill_ring(const cuda_product &p, int stages, place &next, unsigned c
     ptx::grid_launch_dependents();
     for (int i = 0; i < stages - 1; i++, next.next()) {
         unsigned char *stage = ring + i * S::STAGE_BYTES;
-        if constexpr (!ptx::GRIDS_OVERLAP) fetch_weights<S>(p, next, stage);
+        if (!ptx::grids_overlap()) fetch_weights<S>(p, next, stage);
         if (next.unit < next.end) fetch_x<S>(p, next, stage + WARPS * S::WARP_BYTES);
         ptx::cp_async_commit();
     }

@@ -572,10 +572,16 @@ DEVICE void wgmma(float (&d)[n / 2], const uint32_t (&a)[4], uint64_t b, __nv_bf
  *
  * For a kernel launched with 'overlap'.  Compute capability 9.0; before, kernels do not overlap. */
 
-#if defined(AWQ_SIMT) || AWQ_ARCH >= 900
-constexpr bool GRIDS_OVERLAP = true;
+#if defined(AWQ_SIMT)
+DEVICE bool grids_overlap()
+{
+    return simt::device().architecture >= 900;
+}
 #else
-constexpr bool GRIDS_OVERLAP = false;
+DEVICE constexpr bool grids_overlap()
+{
+    return AWQ_ARCH >= 900;
+}
 #endif
 
 /* Wait until the kernels ahead have ended and what they wrote is visible. */
